@@ -22,6 +22,7 @@ from torch import nn
 
 from trainkit import Model, PartError, State, component
 from trainkit.engine.graphs import CudaGraphs
+from trainkit.engine.listed_operations import ListedOperations
 from trainkit.engine.live_run import LiveRun
 from trainkit.recipe.problems import InvalidRecipe
 
@@ -326,7 +327,10 @@ def test_what_cuda_could_not_record_is_refused_in_these_tests(mistake: Callable[
         Replays().record(lambda: mistake(torch.ones(2)))
 
 
-def test_a_recording_changes_nothing_and_a_repetition_does_what_was_recorded() -> None:
+@pytest.mark.parametrize("recordings", [Replays, ListedOperations])
+def test_a_recording_changes_nothing_and_a_repetition_does_what_was_recorded(
+    recordings: type[Replays | ListedOperations],
+) -> None:
     total, value, count = torch.zeros(2), torch.ones(2), 0
 
     def add() -> None:
@@ -334,12 +338,15 @@ def test_a_recording_changes_nothing_and_a_repetition_does_what_was_recorded() -
         count += 1
         total.add_(torch.rand(2).mul_(0).add_(value * count))
 
-    again = Replays().record(add)
+    generator = torch.get_rng_state()
+    again = recordings().record(add)
+    assert torch.equal(torch.get_rng_state(), generator)
     assert total.tolist() == [0, 0]
     again()
     value.fill_(3)
     again()
     assert (total.tolist(), count) == ([4, 4], 1)
+    assert not torch.equal(torch.get_rng_state(), generator)
 
 
 def test_the_order_in_which_cuda_is_asked_and_that_what_a_graph_reads_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,10 +22,15 @@ from torch import nn
 from engine.test_graphed_step import MISTAKES, TOLD, UNHEARD, WITH_PYTHON
 from trainkit import Optimizer, State, component
 from trainkit.engine import operations
+from trainkit.engine.build import build
 from trainkit.engine.graphed_step import GraphedStep
 from trainkit.engine.listed_operations import ListedOperations
 from trainkit.engine.live_run import LiveRun
 from trainkit.engine.operations import NotRecordableError, TooMuchError
+from trainkit.engine.run_folder import created
+from trainkit.processes.place import Place
+from trainkit.recipe.resolve import resolve
+from trainkit.recipe.shipped import shipped
 
 PROMISED = UNHEARD.replace("cuda_graph = true", 'device = "cpu"')
 HEARD = TOLD.replace("cuda_graph = true", 'device = "cpu"')
@@ -206,6 +211,15 @@ def test_a_stage_that_is_almost_over_is_not_worth_a_recording(repetitions: list[
     assert repetitions == [0, 4, 4, 4, 0, 4, 4, 4]
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_steps_of_several_processes_which_wait_for_each_other_are_made_as_usual(processes: int) -> None:
+    small = ("data.scan_shape=[6, 6]", "data.detector_size=24", "run.device=cpu")
+    resolved = resolve(shipped()["ptycho_staged"], small)
+    with created(resolved) as folder:
+        built = build(resolved, folder, place=Place(0, processes))
+    assert (built.graphs is None) == (processes == 2)
+
+
 def test_parts_that_promise_nothing_are_left_alone() -> None:
     assert run(text=TOY).run.graphs is None
 
@@ -223,25 +237,6 @@ def test_what_would_not_be_the_same_in_each_step_is_refused_and_undone(mistake: 
     with pytest.raises(NotRecordableError):
         ListedOperations().record(lambda: mistake(x.mul_(2)))
     assert x.tolist() == [1, 1]
-
-
-def test_a_recording_changes_nothing_and_a_repetition_does_what_was_recorded() -> None:
-    total, value, count = torch.zeros(2), torch.ones(2), 0
-
-    def add() -> None:
-        nonlocal count
-        count += 1
-        total.add_(torch.rand(2).mul_(0).add_(value * count))
-
-    generator = torch.get_rng_state()
-    again = ListedOperations().record(add)
-    assert torch.equal(torch.get_rng_state(), generator)
-    assert total.tolist() == [0, 0]
-    again()
-    value.fill_(3)
-    again()
-    assert (total.tolist(), count) == ([4, 4], 1)
-    assert not torch.equal(torch.get_rng_state(), generator)
 
 
 def test_memory_that_is_changed_past_torch_is_found_and_put_back() -> None:

@@ -121,7 +121,7 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0), 
     length = RunLength.of(recipe.run, steps, *finished)
     plans = plan_groups(recipe, trains, length)
     optimizers = build_optimizers(plans, parameters)
-    graphs = graphs_of(recipe, context.device)
+    graphs = graphs_of(recipe, context.device) if exchange.num_parts == 1 else None  # others are waited for in steps
     rates = None if graphs is None else DeviceRates(optimizers, context.device)
     groups = GroupController(plans, parameters, model, optimizers, steps, recipe.monitor, rates)
     state = State(context, length.epochs, model, data, groups.groups, recipe.monitor, steps, length.steps)
