@@ -373,3 +373,22 @@ def test_taking_a_step_down_does_not_import_torchs_compiler() -> None:
         "assert 'torch._dynamo' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("loss", ["mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy"])
+def test_a_loss_of_torch_that_is_held_is_repeated_without_a_warning(
+    loss: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    x, y, held = torch.rand(16, 1, requires_grad=True), torch.rand(16, 1), []
+    of_torch = getattr(nn.functional, loss)
+
+    def compute() -> None:
+        held[:] = [of_torch(x, y)]
+        held[0].backward()
+
+    again = ListedOperations().record(compute)
+    (value,) = held
+    y.copy_(torch.rand(16, 1))
+    again()
+    assert torch.equal(value, of_torch(x, y))
+    assert capfd.readouterr() == ("", "")

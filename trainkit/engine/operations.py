@@ -128,7 +128,8 @@ class _Writer:
             if "empty" in call.operation._schema.name:  # what is there now will do
                 self._spoil(goal, ())
                 return
-            if (with_out := _that_writes_to(call.operation)) is not None:
+            # A loss with a reduction makes an `out` of no axes as large as its arguments first, and warns of that.
+            if call.result.shape and (with_out := _that_writes_to(call.operation)) is not None:
                 self._write(self._called(with_out, [*arguments, f"out={goal}"]), used)
             else:
                 self._write(f"{goal}.copy_({self._called(call.operation, arguments)})", used)
