@@ -138,6 +138,9 @@ class Curvature:
         """Record a batch of the step. Its intensities must still have their graph."""
         hook = part.note_gradient  # to have torch keep it would be a copy
         part.intensities_BYX.register_hook(hook)  # type: ignore[no-untyped-call]
+        # The hook holds the part. If that held the hook's tensor, they would be a circle through torch's graph, where
+        # no collector of garbage looks: all that the step has computed would never be freed.
+        part.intensities_BYX = part.intensities_BYX.detach()
         self._parts.append(part)
 
     # ---- along the parameters ---------------------------------------------------------------------------------------
