@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -102,10 +103,11 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._most_bytes, self._bytes = most_bytes, 0
         self._calls: list[Call] = []
         self._tensors: dict[Place, Tensor] = {}
-        # By the number of a tensor, which another one may get: autograd copies a gradient that somebody else holds.
+        # By the id of a tensor, which another one may get: what a step lets go of is not held. Autograd copies a
+        # gradient that somebody else holds, and all memory of a step together is much.
         self._places: dict[int, tuple[Place, weakref.ref[Tensor]]] = {}
-        self._storages: dict[int, torch.UntypedStorage] = {}
-        self._made: set[int] = set()  # of these
+        self._made: dict[int, StorageWeakRef] = {}  # by addresses, which no other memory gets while there are these
+        self._outside: dict[int, torch.UntypedStorage] = {}
         self._before: dict[int, torch.UntypedStorage] = {}
         self._generators: dict[torch.Generator, Tensor] = {}
         self._generator(torch.default_generator)
@@ -149,17 +151,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         known = self._places.get(id(tensor))
         if known is not None and known[1]() is tensor:
             return known[0]
-        storage = tensor.untyped_storage()
-        memory = id(storage)
-        if memory not in self._storages:
-            self._bytes += storage.nbytes()
-            if self._bytes > self._most_bytes:
-                raise TooMuchError(f"it makes more than {self._most_bytes} bytes")
-            self._storages[memory] = storage
-            if is_made:
-                self._made.add(memory)
-            else:  # also of what is only read: not each operation says what it changes (BatchNorm's statistics)
-                self._before[memory] = storage.clone()  # type: ignore[no-untyped-call]
+        memory = self._memory(tensor.untyped_storage(), is_made)
         place = Place(
             memory,
             int(tensor.storage_offset()),
@@ -174,10 +166,25 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._tensors[place] = tensor.detach()
         return place
 
+    def _memory(self, storage: torch.UntypedStorage, is_made: bool) -> int:
+        """Return a number for memory that nothing else has or had."""
+        memory: int = storage._cdata
+        if memory in self._made or memory in self._outside:
+            return memory
+        self._bytes += storage.nbytes()
+        if self._bytes > self._most_bytes:
+            raise TooMuchError(f"it makes more than {self._most_bytes} bytes")
+        if is_made:
+            self._made[memory] = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+        else:  # also of what is only read: not each operation says what it changes (BatchNorm's statistics)
+            self._outside[memory] = storage
+            self._before[memory] = storage.clone()  # type: ignore[no-untyped-call]
+        return memory
+
     def put_back(self) -> None:
         """Give what is outside the content that it had."""
         for memory, content in self._before.items():
-            self._storages[memory].copy_(content)
+            self._outside[memory].copy_(content)
         for generator, state in self._generators.items():
             generator.set_state(state)
 
@@ -190,10 +197,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         Raises:
             NotRecordableError: It gives something else.
         """
-        held = {memory: weakref.ref(self._storages.pop(memory)) for memory in self._made}
-        lasting = {memory: storage for memory, of_it in held.items() if (storage := of_it()) is not None}
+        lasting = {memory: storage for memory, weak in self._made.items() if (storage := _held(weak)) is not None}
         if proven:
-            results = [*self._storages.values(), *lasting.values()]
+            results = [*self._outside.values(), *lasting.values()]
             given = [_content(each).clone() for each in results]
             self.put_back()
             with torch.no_grad():
@@ -201,6 +207,14 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if not all(torch.equal(_content(each), then) for each, then in zip(results, given, strict=True)):
                 raise NotRecordableError("its operations alone do not give what it gave: it computes past torch")
         return function_of(self._calls, self._tensors, lasting)
+
+
+def _held(memory: StorageWeakRef) -> torch.UntypedStorage | None:
+    """Return memory, if somebody holds it."""
+    if memory.expired():  # type: ignore[no-untyped-call]
+        return None
+    storage: torch.UntypedStorage = torch.UntypedStorage._new_with_weak_ptr(memory.cdata)
+    return storage
 
 
 def _content(storage: torch.UntypedStorage) -> Tensor:
