@@ -171,7 +171,50 @@ def test_what_bad_pixels_hold_changes_no_bit_of_a_run_and_masking_them_matters(t
 # ---- reading ahead --------------------------------------------------------------------------------------------------
 
 
-def test_the_next_batches_are_read_while_one_is_worked_on_and_not_many_more(tmp_path):
+class Clocked:
+    """Patterns whose reading takes so many seconds of a clock of its own, and who read each time."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.now, self.readers = seconds, 0.0, list[str]()
+        self.shape = (100, 2, 2)
+
+    def __getitem__(self, points: Any) -> Any:
+        self.readers.append(threading.current_thread().name.partition("_")[0])
+        self.now += self.seconds
+        return np.ones((len(points), 2, 2), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("reading", "using", "in_line"),
+    [(0.001, 0.1, 40), (0.01, 0.1, 40), (0.06, 0.1, 2), (1.0, 0.1, 1), (0.003, 0.0, 17)],
+)
+def test_batches_are_read_in_a_second_thread_if_that_takes_much_of_the_time(monkeypatch, reading, using, in_line):
+    patterns = Clocked(reading)
+    monkeypatch.setattr(storage, "perf_counter", lambda: patterns.now)
+    streamed = Streamed(patterns, torch.from_numpy, CPU)
+    indices = [torch.tensor([number]) for number in range(40)]
+    for epoch in range(2):  # each begins anew: the second may find the file in memory
+        patterns.readers.clear()
+        found = []
+        for index, _ in streamed.batches(indices):
+            found.append(index)
+            if len(found) <= in_line:
+                patterns.now += using
+        assert [int(each) for each in found] == list(range(len(found))), epoch
+        assert patterns.readers == ["MainThread"] * in_line + ["patterns"] * (len(found) - in_line)
+
+
+def test_an_accelerator_never_waits_for_a_read(monkeypatch):
+    patterns = Clocked(0.0)
+    monkeypatch.setattr(Streamed, "_read", lambda self, index: (index, self._amplitudes(self._patterns[index])))
+    streamed = Streamed(patterns, torch.from_numpy, torch.device("meta"))
+    assert len(list(streamed.batches(torch.arange(6).split(2)))) == 3
+    assert patterns.readers == ["patterns"] * 3
+
+
+def test_the_next_batches_are_read_while_one_is_worked_on_and_not_many_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "_SECONDS", -1.0)  # so that none is read in line
+    monkeypatch.setattr(storage, "_SHARE", 0.0)
     data = built(hdf5(tmp_path, patterns_on="disk"))
     reads: list[int] = []
     whole = data._patterns._patterns  # type: ignore[union-attr]

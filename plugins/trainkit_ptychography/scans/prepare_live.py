@@ -102,7 +102,8 @@ class Preparation:
 
     def __call__(self, frames_BVU: NDArray[Any], bad_BVU: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
         """Return patterns (B, Y, X), zero frequency at [0, 0]."""
-        patterns_BYX = self._laid_out(self.intensities(frames_BVU, bad_BVU))
+        are_used_as_stored = self._keeps_values and bad_BVU is None
+        patterns_BYX = self._laid_out(frames_BVU if are_used_as_stored else self.intensities(frames_BVU, bad_BVU))
         if len(self.rows.place_bY) > 1 and (good_YX := self._mask) is not None:
             patterns_BYX[:, ~good_YX] = 0  # what the good pixels of a bad bin saw
         return patterns_BYX
@@ -136,6 +137,11 @@ class Preparation:
         return (int(places[0][0]), int(places[1][0])), wraps
 
     @property
+    def _keeps_values(self) -> bool:
+        """Whether intensities are what is stored."""
+        return not (self.amplitudes or self.may_fail) and self.background is None and self.bad_VU is None
+
+    @property
     def may_fail(self) -> bool:
         """Whether a pixel may be not measured in a single frame, by its value."""
         return bool(self.bad_values) or self.bad_above is not None
@@ -166,7 +172,7 @@ class Preparation:
             good_YX = good_YX & (self._laid_out(self.bad_VU[None].astype(np.float32))[0] == 0)
         return None if good_YX.all() else good_YX
 
-    def _laid_out(self, values_BVU: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _laid_out(self, values_BVU: NDArray[Any]) -> NDArray[np.float32]:
         # Sums are made pixel by pixel in a fixed order: the same bits, however many frames there are.
         total_BYX: NDArray[np.float32] | None = None
         for row_Y, row_there_Y in zip(*self.rows, strict=True):
@@ -183,15 +189,15 @@ _MOST_BLOCKS = 4  # a pattern whose zero frequency goes from the middle to the c
 
 
 def rows_and_columns(
-    values_BVU: NDArray[np.float32], row_Y: NDArray[np.int64], column_X: NDArray[np.int64]
+    values_BVU: NDArray[Any], row_Y: NDArray[np.int64], column_X: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     """Return a copy of some rows and columns (B, Y, X): block by block where they are neighbours, as most are."""
     rows, columns = _runs(row_Y), _runs(column_X)
     if len(rows) * len(columns) > _MOST_BLOCKS:
         values_BS = values_BVU.reshape(len(values_BVU), -1)
-        taken_BYX: NDArray[np.float32] = values_BS.take(row_Y[:, None] * values_BVU.shape[2] + column_X, axis=1)
-        return taken_BYX
-    chosen_BYX = np.empty((len(values_BVU), len(row_Y), len(column_X)), values_BVU.dtype)
+        taken_BYX = values_BS.take(row_Y[:, None] * values_BVU.shape[2] + column_X, axis=1)
+        return np.asarray(taken_BYX, np.float32)
+    chosen_BYX = np.empty((len(values_BVU), len(row_Y), len(column_X)), np.float32)
     for to_Y, from_V in rows:
         for to_X, from_U in columns:
             chosen_BYX[:, to_Y, to_X] = values_BVU[:, from_V, from_U]

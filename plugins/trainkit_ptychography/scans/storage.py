@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from math import prod
+from time import perf_counter
 from typing import Literal
 
 import numpy as np
@@ -23,6 +24,8 @@ from trainkit_ptychography.scans.scan import Recording
 Storage = Literal["device", "host", "disk"]
 
 _AHEAD = 2  # batches that are read before they are asked for
+_SHARE = 0.25  # of the time in which batches are used: what reading them in between may take
+_SECONDS = 0.05  # that it may take besides: the first batches tell little
 
 
 def choose_storage(recording: Recording, wanted: Literal["auto"] | Storage, device: torch.device) -> Storage:
@@ -121,7 +124,11 @@ class Resident:
 
 
 class Streamed:
-    """Amplitudes that go to the device batch by batch; the next batches are read while one is in use.
+    """Amplitudes that go to the device batch by batch.
+
+    On a CPU, a batch is read when it is asked for as long as that takes little, as it does from a file that the system
+    has in its memory: two threads that are both in Python wait for each other, which would take more. Otherwise, the
+    next batches are read in a second thread while one is in use. The batches are the same.
 
     Args:
         patterns: The intensities, in the host's memory or in a file.
@@ -138,9 +145,25 @@ class Streamed:
 
     def batches(self, indices: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """For each index (B,) on the CPU, yield the index and its amplitudes (B, Y, X) on the device."""
+        left = deque(indices)
+        if self._device.type == "cpu":
+            yield from self._when_asked_for(left)
+        yield from self._ahead(left)
+
+    def _when_asked_for(self, left: deque[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield batches, which are taken from what is left, until reading them takes too much of the time."""
+        reading = using = 0.0
+        asked = perf_counter()
+        while left and reading <= _SHARE * using + _SECONDS:
+            batch = self._read(left.popleft())
+            read = perf_counter()
+            yield batch
+            reading, using, asked = reading + read - asked, using + (now := perf_counter()) - read, now
+
+    def _ahead(self, left: deque[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         waiting: deque[Future[tuple[Tensor, Tensor]]] = deque()
         try:
-            for index in indices:
+            for index in left:
                 waiting.append(self._reader.submit(self._read, index))
                 if len(waiting) > _AHEAD:
                     yield self._arrived(waiting.popleft())
