@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 import pytest
+from PIL import Image
 from seldom_garbage import look_seldom_for_garbage
 from without_busy_cpus import leave_out_busy_cpus
 from without_fsync import leave_out_fsync
@@ -39,6 +40,7 @@ from without_pictures import leave_out_charts, leave_out_pictures_of_ptychograph
 
 IMPORTS = (
     "torch.utils.tensorboard",
+    "torch._dynamo",  # which torch imports at the first batch norm without values: more than a second
     "monai.networks.nets",
     "matplotlib.figure",
     "matplotlib.backends.backend_agg",
@@ -254,6 +256,7 @@ def _requests(listening: socket.socket) -> Iterator[tuple[dict[str, Any], TextIO
 def _import() -> None:
     for name in (*IMPORTS, *_components()):
         importlib.import_module(name)
+    Image.init()  # imports what reads and writes each format
     leave_out_charts(patch := pytest.MonkeyPatch())
     leave_out_pictures_of_ptychography(patch)
     leave_out_geometry_search(patch)
