@@ -29,6 +29,7 @@ import numpy as np
 import torch
 
 from trainkit import Context
+from trainkit.freed_memory import keep_freed_memory, keep_large_arrays
 from trainkit_segmentation.data.brats import BraTS
 from trainkit_segmentation.patches.augmentation import Affine, Augmentation, Elastic, Flip
 from trainkit_segmentation.patches.cutting import choose_start, cut
@@ -56,6 +57,8 @@ def main() -> None:
         path = given.path or made_up(Path(folder, "cases"))
         prepared = preparing(path, size, Path(folder))
         ways = ours(path, size, Path(folder)) | monais(path, size, Path(folder))
+        keep_freed_memory()  # as in a run, for MONAI too
+        keep_large_arrays(True)
         best = dict.fromkeys(ways, float("inf"))
         for _ in range(ROUNDS):
             for name, fetch in ways.items():
