@@ -44,7 +44,14 @@ def share_of_waiting(seconds: Mapping[str, float]) -> float:
     return seconds["data"] / both if both > 0 else 0.0
 
 
-@attrs.define
+def _is_the_engines(group: Any, attribute: attrs.Attribute[Any], value: Any) -> Any:
+    raise AttributeError(
+        f"{attribute.name} of a group says what the engine does, and nothing would follow from changing it: the "
+        "learning rate is the scheduler's, which can be a part of your own; state.stop_group ends a group's training"
+    )
+
+
+@attrs.define(on_setattr=_is_the_engines)
 class Group:
     """A named parameter group of a run.
 
@@ -63,6 +70,11 @@ class Group:
     start_epoch: int | None
     stop_epoch: int
     lr_by: Literal["epoch", "step"] = "epoch"
+
+    def change(self, **values: Any) -> None:
+        """Give attributes other values; the engine calls this."""
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
     def trains_in(self, epoch: int) -> bool:
         """Return whether the group trains in an epoch, by the current plan."""
@@ -360,7 +372,7 @@ class State:
             self.stop_reason = self.stop_reason or reason
         else:
             group, following = self.groups[what.removeprefix("stop group ")], self.epoch + 1
-            group.stop_epoch = min(group.stop_epoch, following)
+            group.change(stop_epoch=min(group.stop_epoch, following))
             if not any(group.trains_in(following) for group in self.groups.values()) and following < self.epochs:
                 self.grant("stop", f"no group is left to train: {reason}")
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 import trainkit.engine.loop
 import trainkit.events
-from trainkit import ComponentError, DeviceError, NonFiniteError, RecipeError, State
+from trainkit import ComponentError, DeviceError, NonFiniteError, PartError, RecipeError, State
 from trainkit.checkpoint import file as checkpoint
 from trainkit.console import Console
 from trainkit.engine.resume import resume as resume_from
@@ -316,6 +316,16 @@ def test_code_that_a_checkpoint_names_is_not_imported_unless_allowed() -> None:
     ending = run()
     with pytest.raises(RecipeError, match="code"):
         resume_from(ending.run.state.folder, Console(quiet=True), sets=("run.epochs=3",))
+
+
+@pytest.mark.parametrize(("attribute", "value"), [("lr", 1e-3), ("active", False), ("stop_epoch", 1)])
+def test_what_a_hook_cannot_change_of_a_group_is_an_error_that_says_who_does(attribute: str, value: Any) -> None:
+    def change(state: State) -> None:
+        setattr(next(iter(state.groups.values())), attribute, value)
+
+    recorder.ACTIONS["epoch_start"] = change
+    with pytest.raises(PartError, match=rf"hooks.recorder, in on_epoch_start.*{attribute} of a group.*scheduler"):
+        run()
 
 
 def test_a_finished_run_has_nothing_left_to_do(capsys: pytest.CaptureFixture[str]) -> None:

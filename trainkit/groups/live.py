@@ -85,9 +85,8 @@ class GroupController:
     def continue_group(self, name: str, plan: GroupPlan, memory: Memory) -> None:
         """Replace a group's plan and memory with what the resume decided."""
         self.plans[name], self.memories[name] = plan, memory
-        group = self.groups[name]
-        group.start_epoch, group.stop_epoch = plan.epochs
-        group.lr_by = plan.phases[0].scheduler.by
+        start, stop = plan.epochs
+        self.groups[name].change(start_epoch=start, stop_epoch=stop, lr_by=plan.phases[0].scheduler.by)
 
     def enter_epoch(self, epoch: int, epoch_step: int, step: int) -> None:
         """Switch the groups on and off for an epoch, and set the learning rates that are in effect.
@@ -99,14 +98,14 @@ class GroupController:
         """
         self._now = {}
         for name, group in self.groups.items():
-            group.active = group.trains_in(epoch)
+            group.change(active=group.trains_in(epoch))
             for parameter in group.parameters.values():
                 parameter.requires_grad_(group.active)
                 parameter.grad = None  # gradients must not remain, also not those of a run that stopped inside a step
             if group.active:
                 self._enter_phase(name, epoch, epoch_step, step)
             else:
-                group.lr = 0.0
+                group.change(lr=0.0)
         self._optimizers.choose({phase.optimizer_name for phase, _ in self._now.values()})
         self._by_step = tuple(name for name, (phase, _) in self._now.items() if phase.scheduler.by == "step")
         self._write_rates()
@@ -159,14 +158,14 @@ class GroupController:
                 self.memories[name] = {}
                 when = after_epochs(epoch)
                 _LOGGER.info("%s: group %s starts phase %s: %s", when, name, phase.name, _phase_in_words(phase))
-        self.groups[name].lr_by = phase.scheduler.by
+        self.groups[name].change(lr_by=phase.scheduler.by)
         self._now[name] = (phase, self._optimizers.settings_of(phase.optimizer_name, name))
         self._set(name, epoch, max(epoch_step, step))
 
     def _set(self, name: str, epoch: int, step: int) -> None:
         phase, settings = self._now[name]
         lr, momentum = phase.rate(epoch, step, self._steps_per_epoch, self.memories[name])
-        self.groups[name].lr = lr
+        self.groups[name].change(lr=lr)
         if self._rates is None:
             settings["lr"] = lr
         else:

@@ -116,7 +116,7 @@ def restore(run: LiveRun, saved: Mapping[str, Any], groups: Mapping[str, Resumed
         run.groups.continue_group(name, group.plan, group.memory)
     for name, known in saved["groups"].items():
         if name in state.groups and known["stopped_at"] is not None:
-            state.groups[name].stop_epoch = known["stopped_at"]
+            state.groups[name].change(stop_epoch=known["stopped_at"])
     state.metrics = dict(saved["metrics"])
     state.skipped = list(saved.get("skipped", ()))
     state.evaluated_step = saved.get("evaluated_step", -1)
