@@ -4,7 +4,8 @@ Each benchmark has an aim of its own, and ends with another exit code than 0 if 
 CPU seconds and ratios of what ran in turns, so they hold on a machine that does other things too, though not to the
 last percent: where an aim is missed by little, run that benchmark by itself again.
 
-    python benchmarks/all.py [--out FILE.md] [--mos2 mos2_sim.h5] [--brats FOLDER] [--ptyrad ENV/bin/python] [--only …]
+    python benchmarks/all.py [--out FILE.md] [--mos2 mos2_sim.h5] [--thick thick_sto_sim.h5] [--brats FOLDER]
+                             [--ptyrad ENV/bin/python] [--only …]
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ HERE = Path(__file__).parent
 BENCHMARKS: dict[str, tuple[str, ...]] = {
     "cli_start": (),
     "step_overhead": (),
-    "ptychography_epoch": ("--rounds", "8"),
+    "ptychography_epoch": ("--rounds", "30"),
     "time_to_quality": (),
     "multislice_epoch": ("--rounds", "3"),
     "streaming": ("--rounds", "2"),
@@ -34,7 +35,11 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
 }
 """Name -> its arguments, so that all of them take minutes."""
 
-_OF_MOS2 = {"ptychography_epoch": "--data", "time_to_quality": "--mos2"}  # what takes the file by which option
+_OPTION = {  # what takes a file: which one, and by which option
+    "ptychography_epoch": ("mos2", "--data"),
+    "time_to_quality": ("mos2", "--mos2"),
+    "multislice_epoch": ("thick", "--data"),
+}
 _OF_PTYRAD = ("time_to_quality", "multislice_epoch")  # what can run PtyRAD beside the engine
 _PACKAGES = ("trainkit", "torch", "numpy", "h5py", "monai", "safetensors")
 
@@ -58,6 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="a Markdown file for the table; without it, it is printed alone")
     parser.add_argument("--mos2", type=Path, help="mos2_sim.h5; without it, scans of the same size are simulated")
+    parser.add_argument("--thick", type=Path, help="thick_sto_sim.h5; without it, PtyRAD has no thick scan to read")
     parser.add_argument("--brats", type=Path, help="a folder of BraTS cases; without it, a case is made up")
     parser.add_argument("--ptyrad", type=Path, help="Python of an environment that has PtyRAD")
     parser.add_argument("--only", nargs="+", choices=list(BENCHMARKS), default=list(BENCHMARKS))
@@ -66,8 +72,9 @@ def main() -> None:
     missed = []
     for name in given.only:
         arguments = list(BENCHMARKS[name])
-        if given.mos2 is not None and name in _OF_MOS2:
-            arguments += [_OF_MOS2[name], str(given.mos2.resolve())]
+        which, option = _OPTION.get(name, ("", ""))
+        if which and (file := getattr(given, which)) is not None:
+            arguments += [option, str(file.resolve())]
         if given.brats is not None and name == "patch_fetch":
             arguments.append(str(given.brats.resolve()))
         if given.ptyrad is not None and name in _OF_PTYRAD:
