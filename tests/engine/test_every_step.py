@@ -193,10 +193,8 @@ def prove(text: str, *sets: str, of_steps: slice = slice(None)) -> int:
     """Run in one go, then from its checkpoints, or from these of them; return from how many."""
     whole = start(resolve_text(text, Path.cwd(), sets), Console(quiet=True)).run.state
     last = whole.folder / "checkpoints" / f"epoch-{whole.epochs:04d}.safetensors"
-    files = sorted(
-        (whole.folder / "checkpoints").glob("*-*.safetensors"), key=lambda file: checkpoint.read(file)["step"]
-    )
-    chosen = [file for file in files if file != last][of_steps]
+    files = [file for file in (whole.folder / "checkpoints").glob("*-*.safetensors") if file != last]
+    chosen = sorted(files, key=lambda file: (checkpoint.read(file)["step"], file.name))[of_steps]
     recorder.ACTIONS.clear()
     expected = trained(checkpoint.read(last))
     for file in chosen:
