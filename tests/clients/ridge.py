@@ -31,28 +31,29 @@ class Points(Data):
 
     Attributes:
         held_out: Whether some are held out.
+        steps: Steps of an epoch.
     """
 
     held_out: bool = True
+    steps: int = STEPS
 
     def splits(self):
         return ("train", "val") if self.held_out else ("train",)
 
     def build(self, context):
-        return LivePoints(context.seed)
+        return LivePoints(context.seed, self.steps)
 
 
 class LivePoints:
-    batches_per_epoch = STEPS
-
-    def __init__(self, seed):
+    def __init__(self, seed, steps):
         import torch
 
+        self.batches_per_epoch = steps
         x, y = points(seed)
         self.x, self.y = torch.tensor(x, dtype=torch.float32), torch.tensor(y, dtype=torch.float32)
 
     def train(self, epoch, start):
-        return (self.batch(0, NUM_TRAIN) for _ in range(start, STEPS))
+        return (self.batch(0, NUM_TRAIN) for _ in range(start, self.batches_per_epoch))
 
     def evaluate(self, split):
         yield self.batch(NUM_TRAIN, NUM_TRAIN + 16)

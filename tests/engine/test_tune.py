@@ -32,7 +32,11 @@ from trainkit.cli.tune import command
 from trainkit.engine.tuning import pictures
 from trainkit.engine.tuning import study as studies
 
-BASE = RIDGE.replace('weight = "auto"', "weight = 0.1").replace("[weight_search]\nbranches = 7\n", "")
+BASE = (
+    RIDGE.replace('weight = "auto"', "weight = 0.1")
+    .replace("[weight_search]\nbranches = 7\n", "")
+    .replace('use = "clients.ridge:Points"', 'use = "clients.ridge:Points"\nsteps = 8')
+)
 SEARCH = """
 [search]
 trials = 4
@@ -201,7 +205,7 @@ def test_proposals_depend_on_the_seed_and_not_on_where_a_search_was_stopped(
     searched: tuple[Path, Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(state: State) -> None:
-        if state.folder.parent.name == "trial_0001" and state.step == 50:
+        if state.folder.parent.name == "trial_0001" and state.step == 10:
             signal.raise_signal(signal.SIGTERM)
 
     recorder.ACTIONS["step_end"] = stop
@@ -213,7 +217,7 @@ def test_proposals_depend_on_the_seed_and_not_on_where_a_search_was_stopped(
     resumed = tune()
     assert resumed.exit_code == 0, resumed.output
     assert "trial 1 (2 of 4), resumed" in resumed.output
-    assert sum(event == "step_end" for event, _, _ in recorder.SEEN) == 110 + 2 * 160  # nothing is trained twice
+    assert sum(event == "step_end" for event, _, _ in recorder.SEEN) == 22 + 2 * 32  # nothing is trained twice
     here = table()
     monkeypatch.chdir(searched[0])
     for one, other in zip(table(), here, strict=True):
@@ -227,7 +231,7 @@ def test_a_trial_whose_process_is_killed_is_resumed(
     Path("r.toml").write_text(BASE + SEARCH)
     code = (
         "import os, signal, sys\nfrom clients import recorder\n" + NO_PICTURES + "def kill(state):\n"
-        "    if state.folder.parent.name == 'trial_0002' and state.step == 90: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    if state.folder.parent.name == 'trial_0002' and state.step == 18: os.kill(os.getpid(), signal.SIGKILL)\n"
         "recorder.ACTIONS['step_end'] = kill\nsys.argv = ['trainkit', 'tune', 'r.toml']\n"
         "from trainkit.cli import main\nmain()\n"
     )
@@ -235,7 +239,7 @@ def test_a_trial_whose_process_is_killed_is_resumed(
     resumed = tune()
     assert resumed.exit_code == 0, resumed.output
     assert "trial 2 (3 of 4), resumed" in resumed.output
-    assert sum(event == "step_end" for event, _, _ in recorder.SEEN) == 80 + 160  # from its last checkpoint
+    assert sum(event == "step_end" for event, _, _ in recorder.SEEN) == 16 + 32  # from its last checkpoint
     here = proposals()
     monkeypatch.chdir(searched[0])
     assert here == proposals()
@@ -330,7 +334,7 @@ mode = "min"
 def test_two_processes_share_a_search(warm: Warm) -> None:
     Path("r.toml").write_text(BASE + SEARCH.replace("trials = 4", "trials = 6"))
     code = NO_PICTURES + "import sys; from trainkit.cli import main; sys.argv[0] = 'trainkit'; main()"
-    command_line = ("-c", code, "tune", "r.toml", "--set", "run.threads=1")
+    command_line = ("-c", code, "tune", "r.toml", "--set", "run.threads=1", "--set", "search.prune_after_trials=6")
     both = [warm.start(*command_line, folder=Path.cwd()) for _ in range(2)]
     codes = [each.wait() for each in both]
     assert codes == [0, 0], [each.stdout for each in both]
