@@ -732,6 +732,11 @@ class Scheduler(Component):
     """
 
     entry_points: ClassVar[str] = "trainkit.schedulers"
+    takes_late_values: ClassVar[bool] = False
+    """Whether it works with ``validation.beside = true``; one that does not ``observe`` always does.
+
+    The metrics of an epoch are then observed when the next epoch ends, so the rate that follows from them is that of
+    the epoch after the next. ``at`` is called for the epoch between without them."""
 
     by: Literal["epoch", "step"] = "epoch"
     warmup: int = attrs.field(default=0, validator=attrs.validators.ge(0))
@@ -748,7 +753,11 @@ class Scheduler(Component):
         """
 
     def observe(self, memory: Memory, metrics: Mapping[str, float], monitor: Monitor) -> Memory:
-        """Return the memory updated with an epoch's metrics; called after each epoch in which the group trained."""
+        """Return the memory updated with an epoch's metrics.
+
+        It is called at the end of each epoch in which the group trained; with ``validation.beside = true``, at the end
+        of the next one, if the group trains in that too.
+        """
         return memory
 
     def forget(self, memory: Memory) -> Memory:
@@ -777,7 +786,8 @@ class Hook(Component):
     takes_late_values: ClassVar[bool] = False
     """Whether it works with ``validation.beside = true``.
 
-    At the end of an epoch, the values of the splits are not there then. A hook that uses them has ``on_late_values``.
+    At the end of an epoch, the values of the splits may be missing in ``state.metrics`` then. A hook that decides by
+    them takes ``state.values_to_act_on`` there, those of the epoch before; one that shows them has ``on_late_values``.
     Validation events are fired only for an evaluation in line, such as that of an epoch with pictures, which precedes
     them."""
 

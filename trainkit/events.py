@@ -34,7 +34,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
-from typing import TYPE_CHECKING, NamedTuple, get_args
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, get_args
 
 from trainkit.contracts import Phase
 from trainkit.errors import ComponentError, NonFiniteError, PartError, blame, did_you_mean, exit_in_words
@@ -52,6 +52,11 @@ class Live:
 
     Deriving from it is optional: it is enough for a part to have methods with these names.
     """
+
+    takes_late_values: ClassVar[bool] = False
+    """Of a part that no recipe names: whether it works if values of an epoch are missing at its end, and come later.
+
+    A hook or logger says so in its settings (`Hook.takes_late_values`)."""
 
     def on_resume(self, state: State) -> None:
         """The run continues after ``state.epoch`` epochs and ``state.step`` steps; both are 0 if nothing was saved.
@@ -97,7 +102,10 @@ class Live:
         """Pictures are due: call ``state.picture(...)`` here."""
 
     def on_epoch_end(self, state: State) -> None:
-        """``state.metrics`` holds all values of the epoch."""
+        """``state.metrics`` holds all values of the epoch, and ``state.values_to_act_on`` those to decide by.
+
+        Without ``validation.beside``, the two are the same; with it, those to decide by are of the epoch before.
+        """
 
     def on_checkpoint(self, state: State) -> None:
         """A checkpoint may be written: after an epoch, after an evaluation inside one, or if one was requested."""

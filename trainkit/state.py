@@ -132,6 +132,25 @@ class EpochMean:
         return self.sum / self.count if self.count else float("nan")
 
 
+@attrs.frozen
+class EpochValues:
+    """The values of an epoch.
+
+    Attributes:
+        epoch: Number of the epoch, from 0.
+        updates: Updates of the parameters in the run at its end.
+        metrics: The values under their full names.
+    """
+
+    epoch: int
+    updates: int
+    metrics: Mapping[str, float]
+
+    def without(self, redefined: Callable[[str], str | None]) -> EpochValues:
+        """Return those whose meaning has not changed since (`State.redefined`)."""
+        return attrs.evolve(self, metrics={name: each for name, each in self.metrics.items() if not redefined(name)})
+
+
 def _still_means_the_same(name: str) -> str | None:
     return None
 
@@ -192,6 +211,10 @@ class State:
         outputs: The model's outputs for the current batch.
         loss: The total training loss of the current step, a scalar on the device.
         metrics: This epoch's values under their full names; complete at ``epoch_end``.
+        values_to_act_on: At ``epoch_end``, the values by which the training of the next epoch may be decided: those of
+            this epoch, or, with ``validation.beside``, those of the epoch before, whether or not this epoch's are there
+            already. So decisions do not depend on when values come. There are none at the end of a first epoch that is
+            evaluated beside, and those of both epochs at the end of the first one after that was switched off.
         group: The group that a ``group_start`` or ``group_stop`` is about.
         split: The split that a validation event is about.
         pictures: Name -> image (height, width, 3) uint8, made since the epoch began.
@@ -241,6 +264,7 @@ class State:
     outputs: Outputs | None = None
     loss: Tensor | None = None
     metrics: dict[str, float] = attrs.Factory(dict)
+    values_to_act_on: tuple[EpochValues, ...] = ()
     group: str | None = None
     split: str | None = None
     pictures: dict[str, np.ndarray[Any, Any]] = attrs.Factory(dict)

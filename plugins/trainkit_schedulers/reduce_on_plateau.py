@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import attrs
 from attrs.validators import ge, gt, in_, lt, optional
@@ -24,7 +24,8 @@ class ReduceOnPlateau(Scheduler):
     """Multiplies the learning rate by ``factor`` whenever a metric has stopped improving.
 
     For runs whose length is not known beforehand. The rule is that of torch's ``ReduceLROnPlateau``. An epoch without
-    the metric (no validation in it) is not counted; one whose metric is NaN or infinite counts as bad.
+    the metric (no validation in it) is not counted; one whose metric is NaN or infinite counts as bad. With
+    ``validation.beside = true``, the rate changes one epoch later.
 
     Attributes:
         metric: The value to watch, ``<split>/<name>``; default: that of the recipe's ``[monitor]``.
@@ -40,6 +41,8 @@ class ReduceOnPlateau(Scheduler):
     Source:
         torch.optim.lr_scheduler.ReduceLROnPlateau.
     """
+
+    takes_late_values: ClassVar[bool] = True
 
     metric: MetricName | None = None
     mode: Literal["min", "max"] | None = attrs.field(default=None, validator=optional(in_(("min", "max"))))

@@ -20,6 +20,7 @@ from trainkit.events import fire, listeners
 from trainkit.hooks.clip_gradients import ClipGradients
 from trainkit.hooks.early_stopping import EarlyStopping
 from trainkit.inference.plain import Plain
+from trainkit.state import EpochValues
 
 CONTEXT = Context(seed=0, device=torch.device("cpu"), folder=Path("nowhere"))
 
@@ -112,7 +113,8 @@ def stops_at(settings: EarlyStopping, values: list[float | None], state: State |
     part: Any = settings.build(CONTEXT)
     for epoch, value in enumerate(values):
         state.epoch = epoch
-        state.metrics = {} if value is None else {state.monitor.metric: value}
+        metrics = {} if value is None else {state.monitor.metric: value}
+        state.values_to_act_on = (EpochValues(epoch, epoch, metrics),)
         part.on_epoch_end(state)
         if state.stop_reason:
             return epoch

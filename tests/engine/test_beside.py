@@ -1,25 +1,28 @@
-"""Validation beside the next epoch: the same values, files and checkpoints as in line, also after kills and signals."""
+"""Validation beside the next epoch: the same values, files and checkpoints as in line, also after kills and signals.
+
+What acts on values acts one epoch later, in both.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from clients.toy_run import PARTS, lines, resume, run
+from clients.warm import Warm, WarmProcess
 
-from trainkit import Batch, Hook, Live, Metric, Outputs, State, component
+from trainkit import Batch, Hook, Live, Memory, Metric, Monitor, Outputs, Point, Scheduler, State, component
 from trainkit.checkpoint.file import read
-from trainkit.cpus import usable_cpus
 from trainkit.engine import beside
+from trainkit.engine.start import RunOutcome
 from trainkit.errors import RecipeError
 from trainkit.recipe.resolve import resolve_text
 
@@ -29,7 +32,7 @@ RECIPE = f"""
 trainkit = 1
 [run]
 name = "beside"
-epochs = 6
+epochs = 9
 device = "cpu"
 threads = 1
 [optimizer]
@@ -40,8 +43,17 @@ decay = 0.9
 validate_raw = true
 [metrics.slow]
 use = "engine.test_beside:Slow"
+[scheduler]
+use = "reduce_on_plateau"
+metric = "val/wave"
+mode = "min"
+patience = 0
+[hooks.early]
+use = "early_stopping"
+patience = 4
+min_delta = 1e3
 [checkpoint]
-every_epochs = 2
+every_steps = 3
 keep_last = 99
 [loggers.values]
 use = "jsonl"
@@ -49,8 +61,11 @@ use = "jsonl"
 BESIDE = "validation.beside=true"
 
 
+IS_SECOND = "beside_worker" in Path("/proc/self/cmdline").read_text()
+
+
 class LiveSlow:
-    """Takes its time over a batch, and has a row for it."""
+    """Takes its time over a batch, and has a row for it. The second process ends no evaluation from ``HOLD`` on."""
 
     def __init__(self) -> None:
         self._errors: list[float] = []
@@ -58,15 +73,17 @@ class LiveSlow:
         self._computed = 0
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
-        time.sleep(float(os.environ.get("SLOW", "0")))
+        while IS_SECOND and self._computed >= 2 * int(os.environ.get("HOLD", "99")):  # it evaluates two splits
+            Path("held").touch()
+            time.sleep(0.02)
         self._errors.append(float((outputs["y"] - batch["y"]).abs().mean()))
 
     def compute(self) -> dict[str, float]:
         self._rows, self._errors = self._errors, []
         self._computed += 1
-        is_second = "beside_worker" in Path("/proc/self/cmdline").read_text()
-        Path(f"computed-{self._computed}-{'second' if is_second else 'training'}").touch()
-        return {"error": sum(self._rows)}
+        Path(f"computed-{self._computed}-{'second' if IS_SECOND else 'training'}").touch()
+        error = sum(self._rows)
+        return {"error": error, "wave": math.sin(1e4 * error)}
 
     def rows(self) -> Iterator[dict[str, str | float]]:
         yield {"item": "only", "error": self._rows[0]}
@@ -74,10 +91,10 @@ class LiveSlow:
 
 @component
 class Slow(Metric):
-    """The mean absolute error."""
+    """The mean absolute error, and a value of the weights that rises and falls as if by chance."""
 
     def names(self) -> tuple[str, ...]:
-        return ("error",)
+        return "error", "wave"
 
     def build(self, data: Any) -> LiveSlow:
         return LiveSlow()
@@ -118,36 +135,61 @@ class Looking(Hook):
 
 
 @component
-class Waits(Hook):
-    """Waits at the end of an epoch until the values of the one before, or the trial, have come."""
+class Marks(Hook):
+    """Shows in the folder which steps are made, without hurry."""
 
     takes_late_values = True
 
     def build(self, context: Any) -> Live:
-        return LiveWaits()
+        return LiveMarks()
 
 
-class LiveWaits(Live):
-    """Gives the second process time."""
+class LiveMarks(Live):
+    """See `Marks`."""
 
     def on_step_end(self, state: State) -> None:
-        time.sleep(float(os.environ.get("STEP", "0")))
-
-    def on_epoch_end(self, state: State) -> None:
-        if state.epoch == 0 and "beside = true" in (state.folder / "recipe.toml").read_text():
-            until = time.monotonic() + 60
-            while not [*Path().glob("computed-2-[!t]*")] and time.monotonic() < until:
-                time.sleep(0.05)
-            time.sleep(0.5)
+        Path(f"step-{state.step}").touch()
+        time.sleep(0.05)
 
 
-WAITS = '\n[hooks.waits]\nuse = "engine.test_beside:Waits"\n'
+@component
+class Halving(Scheduler):
+    """Halves the rate at each value, and does not say that it works with late ones."""
+
+    def at(self, t: int, horizon: int, lr: float, memory: Memory) -> Point:
+        return Point(lr * 0.5 ** memory.get("values", 0))
+
+    def observe(self, memory: Memory, metrics: Mapping[str, float], monitor: Monitor) -> Memory:
+        return {"values": memory.get("values", 0) + 1}
+
+
+@component
+class HalvingLater(Halving):
+    """Says it."""
+
+    takes_late_values = True
+
+
+MARKS = '\n[hooks.marks]\nuse = "engine.test_beside:Marks"\n'
+
+
+def two_cpus() -> None:
+    """Evaluate beside on any machine, and do not train on before the second process has made its first evaluation."""
+    takes_over = beside.Beside.takes_over
+
+    def patient(self: beside.Beside, with_pictures: bool) -> bool:
+        assert self._trial is None or self._arrived.wait(60)
+        return takes_over(self, with_pictures)
+
+    beside.Beside.takes_over = patient  # type: ignore[method-assign]
+    beside.usable_cpus = lambda: 2
 
 
 @pytest.fixture(autouse=True)
 def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(beside, "usable_cpus", lambda: 2)
+    monkeypatch.setattr(beside, "usable_cpus", lambda: 1)
+    monkeypatch.setattr(beside.Beside, "takes_over", beside.Beside.takes_over)  # brings both back, after `two_cpus`
 
 
 def without_times(folder: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
@@ -166,8 +208,9 @@ def same_files(one: Path, other: Path) -> None:
     assert len(tables) == 4
     for name in tables:
         assert (one / name).read_text() == (other / name).read_text()
-    names = sorted(path.name for path in (one / "checkpoints").glob("epoch-*"))
-    assert names == sorted(path.name for path in (other / "checkpoints").glob("epoch-*"))
+    names, its_names = ({path.name for path in (each / "checkpoints").iterdir()} for each in (one, other))
+    assert len(names) == 6 + 6  # after epochs, and inside; at steps 12 and 24, both would be the same
+    assert {each for each in its_names ^ names if each.startswith("epoch")} == set()
     for name in names:
         mine, its = read(one / "checkpoints" / name), read(other / "checkpoints" / name)
         for key in mine:
@@ -186,17 +229,83 @@ def _is_same(one: Any, other: Any) -> bool:
 
 
 @pytest.fixture(scope="module")
-def in_line(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that evaluates in line."""
+def in_line(tmp_path_factory: pytest.TempPathFactory) -> RunOutcome:
+    """A run of the same recipe that has no CPU for a second process."""
     folder = tmp_path_factory.mktemp("in_line")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        return run(text=RECIPE + WAITS).run.state.folder.absolute()
+        patch.setattr(beside, "usable_cpus", lambda: 1)
+        outcome = run(BESIDE, text=RECIPE)
+        outcome.run.state.context = outcome.run.state.context._replace(folder=outcome.run.state.folder.absolute())
+        return outcome
+
+
+def rates(values: Sequence[float]) -> list[float]:
+    """Return the learning rate of torch's plateau schedule at first and after each value."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.02)
+    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0)
+    found = [0.02]
+    for value in values:
+        schedule.step(value)
+        found.append(float(optimizer.param_groups[0]["lr"]))
+    return found
+
+
+def test_the_values_of_an_epoch_set_the_learning_rate_of_the_epoch_after_the_next(in_line: RunOutcome) -> None:
+    found = lines(in_line.run.state.folder)
+    expected = rates([each["val/wave"] for each in found])
+    assert len(set(expected[:5])) > 1
+    assert [each["lr/other"] for each in found] == [0.02, *expected[:5]]
+
+
+def test_early_stopping_ends_the_run_one_epoch_later_and_the_best_may_be_the_last(in_line: RunOutcome) -> None:
+    values = [each["val/loss"] for each in lines(in_line.run.state.folder)]
+    assert len(values) == 6, "the value of the fifth epoch is the fourth that is no improvement by min_delta"
+    assert in_line.run.state.ended == (
+        f"stopped: after epoch 5, val/loss had not improved for 4 epochs (best {values[0]:.6g}, then {values[4]:.6g})"
+    )
+    assert in_line.best is not None
+    assert (in_line.best.value, in_line.best.epoch) == min((value, n) for n, value in enumerate(values, start=1))
+
+
+@pytest.mark.slow
+def test_a_run_that_is_resumed_at_any_place_decides_as_if_it_had_not_been(in_line: RunOutcome) -> None:
+    folder = in_line.run.state.folder
+    last = read(folder / "checkpoints" / "epoch-0006.safetensors")
+    for file in sorted((folder / "checkpoints").iterdir()):
+        if file.stem == "epoch-0006":
+            continue
+        outcome = resume(file)
+        assert without_times(outcome.run.state.folder) == without_times(folder), file.name
+        ended = read(outcome.run.state.folder / "checkpoints" / "epoch-0006.safetensors")
+        for key in ("model", "optimizers", "groups", "not_acted_on", "stop_reason", "generators", "evaluated_step"):
+            assert _is_same(ended[key], last[key]), f"{file.name}: {key}"
+
+
+@pytest.mark.parametrize("is_switched_on", [False, True])
+def test_if_the_setting_is_changed_no_value_is_lost_and_none_acts_twice(is_switched_on: bool) -> None:
+    before, after = (f"validation.beside={str(each).lower()}" for each in (not is_switched_on, is_switched_on))
+    first = run(before, "run.epochs=3", "hooks.early.patience=99", text=RECIPE)
+    found = lines(resume(first.run.state.folder, after, "run.epochs=6").run.state.folder)
+    known = rates([each["val/wave"] for each in found])  # after so many values
+    assert len(set(known[:5])) > 1
+    acted_on = [0, 1, 2, 3, 3, 4] if is_switched_on else [0, 0, 1, 2, 4, 5]
+    assert [each["lr/other"] for each in found] == [known[number] for number in acted_on]
+
+
+def test_a_value_that_means_something_else_after_a_resume_is_not_acted_on() -> None:
+    first = run(BESIDE, "run.epochs=2", text=RECIPE)
+    early: Any = first.run.parts["hooks.early"]
+    assert early.best is not None
+    outcome = resume(first.run.state.folder, "losses.squares.weight=10.0", "run.epochs=3")
+    early = outcome.run.parts["hooks.early"]
+    assert early.best is None
+    assert "val/loss" in outcome.run.not_acted_on[0].metrics
 
 
 @pytest.mark.slow
 def test_values_files_and_checkpoints_are_those_of_an_evaluation_in_line(
-    in_line: Path, monkeypatch: pytest.MonkeyPatch
+    in_line: RunOutcome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handed: list[int] = []
     hand_over = beside.Beside.hand_over
@@ -205,34 +314,38 @@ def test_values_files_and_checkpoints_are_those_of_an_evaluation_in_line(
         handed.append(self._run.state.epoch)
         hand_over(self)
 
+    two_cpus()
     monkeypatch.setattr(beside.Beside, "hand_over", noted)
-    monkeypatch.setenv("SLOW", "0.05")
-    folder = run(BESIDE, text=RECIPE + WAITS).run.state.folder
-    assert handed == [1, 2, 3, 4]
-    same_files(in_line, folder)
+    outcome = run(BESIDE, text=RECIPE)
+    assert handed == [1, 2, 3, 4, 5]
+    assert (outcome.run.state.ended, outcome.best) == (in_line.run.state.ended, in_line.best)
+    same_files(in_line.run.state.folder, outcome.run.state.folder)
 
 
 @pytest.mark.slow
-def test_weights_of_a_later_epoch_have_other_values(in_line: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_of_a_later_epoch_have_other_values(in_line: RunOutcome, monkeypatch: pytest.MonkeyPatch) -> None:
     """The test above would fail if the second process saw the weights that training goes on to change."""
     exchange = beside.Beside._exchange
 
     def late(self: beside.Beside, question: Any) -> None:
-        time.sleep(0.3 if self.is_pending else 0.0)  # the training has then made the next epoch's steps, and waits
+        time.sleep(0.3 if self.is_pending else 0.0)  # the training has then made steps of the next epoch, and waits
         exchange(self, question)
 
+    two_cpus()
     monkeypatch.setattr(beside.Beside, "_exchange", late)
     monkeypatch.setattr(beside, "_copied", lambda node, like: node)
-    folder = run(BESIDE, text=RECIPE + WAITS).run.state.folder
-    right, wrong = without_times(in_line), without_times(folder)
-    assert [each["train/loss"] for each in right] == [each["train/loss"] for each in wrong]
-    differing = [one != other for one, other in zip(right, wrong, strict=True)]
-    assert differing == [False, True, True, True, True, False]
+    folder = run(BESIDE, "run.epochs=4", text=RECIPE).run.state.folder
+    right, wrong = without_times(in_line.run.state.folder), without_times(folder)
+    assert [one != other for one, other in zip(right[:3], wrong[:3], strict=True)] == [False, True, True]
+    assert [each["train/loss"] for each in right[:3]] == [each["train/loss"] for each in wrong[:3]]
 
 
-needs_two_cpus = pytest.mark.skipif(usable_cpus() < 2, reason="commands evaluate beside on two CPUs only")
-
-COMMAND = [sys.executable, "-m", "trainkit", "run", "recipe.toml"]
+COMMAND = """
+from engine.test_beside import two_cpus
+from trainkit.cli import main
+two_cpus()
+main()
+"""
 
 
 def children(pid: int) -> list[int]:
@@ -246,48 +359,48 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def started_in_evaluation(number: int) -> tuple[subprocess.Popen[bytes], Path, int]:
-    """Start a run, and return when it trains while an evaluation is under way, with the second process's number."""
-    Path("recipe.toml").write_text(RECIPE + WAITS)
-    environment = os.environ | {"SLOW": "1.5", "STEP": "0.2", "PYTHONPATH": os.pathsep.join(sys.path)}
-    training = subprocess.Popen([*COMMAND, "--set", BESIDE], env=environment, stdout=subprocess.DEVNULL)
+def started_in_evaluation(warm: Warm) -> tuple[WarmProcess, Path, int]:
+    """Start a run, and return while it trains and its fourth epoch is evaluated, with the second process's number."""
+    Path("recipe.toml").write_text(RECIPE + MARKS)
+    training = warm.start("-c", COMMAND, "run", "recipe.toml", "--set", BESIDE, folder=Path.cwd(), environment=HOLD)
     until = time.monotonic() + 60
-    while time.monotonic() < until:
-        found = [*Path("runs/beside").glob("*/metrics.jsonl")]
-        if found and len(found[0].read_text().splitlines()) >= number:
-            time.sleep(0.9)
-            return training, found[0].parent, children(training.pid)[0]
-        time.sleep(0.02)
-    raise AssertionError("the run did not get there")
+    while not (Path("held").exists() and Path("step-17").exists()):
+        assert training.poll() is None, training.stdout
+        assert time.monotonic() < until, training.stdout
+        time.sleep(0.01)
+    (folder,) = Path("runs/beside").iterdir()
+    assert len(lines(folder)) == 3
+    return training, folder, children(training.pid)[0]
+
+
+HOLD = {"HOLD": "3"}
 
 
 @pytest.mark.slow
-@needs_two_cpus
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGINT"])
 def test_a_run_that_is_killed_while_an_evaluation_is_under_way_ends_as_if_it_had_not_been(
-    in_line: Path, name: str
+    in_line: RunOutcome, name: str, warm: Warm
 ) -> None:
-    training, folder, second = started_in_evaluation(3)
+    training, folder, second = started_in_evaluation(warm)
     training.send_signal(getattr(signal, name))
-    code = training.wait(60)
-    assert code == (-signal.SIGKILL if name == "SIGKILL" else 75)
+    if name == "SIGINT":  # which a terminal sends to both
+        os.kill(second, signal.SIGINT)
+    assert training.wait(60) == (-signal.SIGKILL if name == "SIGKILL" else 75)
     until = time.monotonic() + 10
     while is_alive(second) and time.monotonic() < until:
-        time.sleep(0.05)
+        time.sleep(0.01)
     assert not is_alive(second)
-    assert "SLOW" not in os.environ
-    same_files(in_line, resume(folder).run.state.folder)
+    same_files(in_line.run.state.folder, resume(folder).run.state.folder)
 
 
 @pytest.mark.slow
-@needs_two_cpus
-def test_if_the_second_process_dies_the_run_says_so_and_loses_nothing(in_line: Path) -> None:
-    training, folder, second = started_in_evaluation(3)
+def test_if_the_second_process_dies_the_run_says_so_and_loses_nothing(in_line: RunOutcome, warm: Warm) -> None:
+    training, folder, second = started_in_evaluation(warm)
     os.kill(second, signal.SIGKILL)
     assert training.wait(60) == 1
     assert "beside the training failed: its process ended with signal 9" in (folder / "log.txt").read_text()
-    assert [*(folder / "checkpoints").glob("step-*")]
-    same_files(in_line, resume(folder).run.state.folder)
+    assert (folder / "checkpoints" / "step-00000016.safetensors").exists()
+    same_files(in_line.run.state.folder, resume(folder).run.state.folder)
 
 
 @pytest.mark.slow
@@ -298,32 +411,36 @@ def test_if_the_second_process_dies_the_run_says_so_and_loses_nothing(in_line: P
 def test_what_differs_between_the_two_is_evaluated_in_line(
     metric: str, why: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    text = RECIPE.replace(":Slow", f":{metric}") + WAITS
+    text = RECIPE.replace(":Slow", f":{metric}").replace("val/wave", "val/loss")
+    two_cpus()
     with caplog.at_level("INFO", "trainkit"):
         folder = run(BESIDE, "run.epochs=3", text=text).run.state.folder
     assert why in caplog.text
     assert len(lines(folder)) == 3
 
 
-def test_with_too_few_cpus_the_run_evaluates_in_line(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(beside, "usable_cpus", lambda: 1)
+def test_with_too_few_cpus_the_run_evaluates_in_line(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", "trainkit"):
         run(BESIDE, "run.epochs=2", text=RECIPE)
     assert "two processes of 1 thread (run.threads) need 2 CPUs, and it may use 1" in caplog.text
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("sets", "said"),
     [
-        ('[scheduler]\nuse = "reduce_on_plateau"', "ReduceOnPlateau (scheduler) sets the next epoch's learning rate"),
-        ('[hooks.early]\nuse = "early_stopping"', "EarlyStopping (hooks.early) does not say"),
-        ('[hooks.look]\nuse = "engine.test_beside:Looking"', "Looking (hooks.look) does not say"),
-        ("[validation]\nevery_steps = 3", "remove validation.every_steps"),
+        ("scheduler={ use = 'engine.test_beside:Halving' }", "Halving (scheduler) sets the learning rate by values"),
+        ("hooks.look={ use = 'engine.test_beside:Looking' }", "Looking (hooks.look) does not say"),
+        ("validation.every_steps=3", "remove validation.every_steps"),
     ],
 )
-def test_what_reacts_to_values_is_refused(more: str, said: str) -> None:
+def test_what_does_not_say_that_it_takes_late_values_is_refused(sets: str, said: str) -> None:
+    resolve_text(RECIPE, Path.cwd(), [sets])
     with pytest.raises(RecipeError) as caught:
-        resolve_text(f"{RECIPE}\n{more}\n", Path.cwd(), [BESIDE])
+        resolve_text(RECIPE, Path.cwd(), [BESIDE, sets])
     assert said in str(caught.value)
+
+
+def test_check_says_what_acts_later() -> None:
+    later = "scheduler={ use = 'engine.test_beside:HalvingLater' }"
+    (note,) = resolve_text(RECIPE, Path.cwd(), [BESIDE, later]).notes
+    assert "at the end of the next one: HalvingLater (scheduler), EarlyStopping (hooks.early)" in str(note)

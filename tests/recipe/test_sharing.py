@@ -30,6 +30,7 @@ from trainkit.recipe.sharing import (
     sharing,
     sharing_rules,
 )
+from trainkit.recipe.sharing_inspection import inspect_sharing
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -218,3 +219,21 @@ def test_check_refuses_and_plan_shows_the_shares(tmp_path: Path, monkeypatch: py
     assert lines[0].split(maxsplit=1) == ["batch", "4 items of the whole run: 2 for each process"]
     assert "known only when it runs" in lines[2]
     assert sharing(resolve_text(GOOD, tmp_path).recipe, 2) == Sharing(2, 4, 2)
+
+
+def test_plan_counts_the_second_process_that_evaluates_beside_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    mib = 2**20
+    needs = StepMemory(weights=100 * mib, average=10 * mib, optimizer=200 * mib, data=5 * mib, step=mib, how="hand")
+    monkeypatch.setattr(type(recipe(4).model), "step_memory", lambda *_: needs)
+
+    def told(*sets: str, processes: int = 1) -> str:
+        sets = ("data.batch_size=4", "run.device='cpu'", *sets)
+        return "\n".join(inspect_sharing(resolve_text(GOOD, Path.cwd(), sets), processes, None).lines)
+
+    assert "validation.beside" not in told()
+    beside = "validation.beside=true"
+    text = told(beside)
+    assert "620 MiB for two copies of a checkpoint, while an epoch is evaluated beside the training" in text
+    assert "115 MiB in a second process" in text
+    assert "validation.beside" not in told(beside, processes=2), "which evaluates in line"
+    assert "validation.beside" not in told(beside, "run.device='cuda'")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
+from operator import le
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,10 +18,12 @@ from trainkit.hooks.early_stopping import EarlyStopping
 from trainkit.hooks.stop_group import StopGroup
 from trainkit.recipe.resolve import resolve_text
 from trainkit.recipe.waiting import never_acting
+from trainkit.state import EpochValues
 from trainkit_schedulers.reduce_on_plateau import ReduceOnPlateau
 from trainkit_segmentation.metrics.hd95 import HD95
 
 PLATEAU = 'scheduler={ use = "reduce_on_plateau", patience = 3 }'
+BESIDE = ("validation.beside=true",)
 EARLY = 'hooks.early={ use = "early_stopping", patience = 3 }'
 
 
@@ -76,35 +80,43 @@ def test_check_shows_it_at_the_line_of_the_setting() -> None:
 @pytest.mark.parametrize("epochs", range(1, 12))
 @pytest.mark.parametrize("every", [1, 2, 3])
 @pytest.mark.parametrize("warmup", [0, 2])
+@pytest.mark.parametrize("beside", [False, True])
 def test_the_warning_comes_exactly_where_a_value_that_never_improves_changes_no_rate(
-    epochs: int, every: int, warmup: int
+    epochs: int, every: int, warmup: int, beside: bool
 ) -> None:
     if warmup >= epochs:
         return  # such a warm-up is an error
     schedule = ReduceOnPlateau(patience=1)
     memory: Any = {}
+    observed: Any = {}
     rates = []
     for epoch in range(epochs):
         rates.append(schedule.at(epoch, epochs, 1.0, memory).lr)
+        before = observed
         if epoch >= warmup and ((epoch + 1) % every == 0 or epoch + 1 == epochs):
-            memory = schedule.observe(memory, {"val/loss": 1.0}, Monitor())
+            observed = schedule.observe(observed, {"val/loss": 1.0}, Monitor())
+        memory = before if beside else observed
     table = f'scheduler={{ use = "reduce_on_plateau", patience = 1, warmup = {warmup} }}'
-    warned = said(table, f"run.epochs={epochs}", f"validation.every_epochs={every}")
+    warned = said(table, f"run.epochs={epochs}", f"validation.every_epochs={every}", *BESIDE * beside)
     assert bool(warned) == (min(rates) == 1.0)
 
 
-def stops(settings: Hook, epochs: int, every: int, starts: tuple[int, ...] = (0,)) -> int | None:
+def stops(settings: Hook, epochs: int, every: int, starts: tuple[int, ...] = (0,), beside: bool = False) -> int | None:
     """Drive a hook with a value that never improves; return the epoch after which it stops something."""
     part: Any = settings.build(SimpleNamespace())  # type: ignore[arg-type]
     state: Any = SimpleNamespace(stop_reason=None, monitor=Monitor(), groups={}, stopped=None)
     state.stop = lambda reason: setattr(state, "stopped", state.epoch)
     state.stop_group = lambda name, reason: state.stop(reason)
+    before: tuple[EpochValues, ...] = ()
     for epoch in range(epochs):
         state.epoch = epoch
         state.groups = {
-            f"g{n}": SimpleNamespace(active=start <= epoch, start_epoch=start) for n, start in enumerate(starts)
+            f"g{n}": SimpleNamespace(active=start <= epoch, start_epoch=start, trains_in=partial(le, start))
+            for n, start in enumerate(starts)
         }
-        state.metrics = {"val/loss": 1.0} if (epoch + 1) % every == 0 or epoch + 1 == epochs else {}
+        metrics = {"val/loss": 1.0} if (epoch + 1) % every == 0 or epoch + 1 == epochs else {}
+        own = (EpochValues(epoch, epoch, metrics),)
+        state.values_to_act_on, before = before if beside else own, own
         part.on_epoch_end(state)
         if state.stopped is not None:
             return epoch
@@ -115,19 +127,23 @@ def stops(settings: Hook, epochs: int, every: int, starts: tuple[int, ...] = (0,
 @pytest.mark.parametrize("epochs", range(1, 16))
 @pytest.mark.parametrize("every", [1, 2, 5])
 @pytest.mark.parametrize("start", [0, 4])
-def test_an_early_stop_that_cannot_come_before_the_end_is_said(epochs: int, every: int, start: int) -> None:
+@pytest.mark.parametrize("beside", [False, True])
+def test_an_early_stop_that_cannot_come_before_the_end_is_said(
+    epochs: int, every: int, start: int, beside: bool
+) -> None:
     groups = ["groups.body={}", f"groups.head={{ start_epoch = {start} }}"] if start and epochs > start else []
-    wanted = stops(EarlyStopping(patience=3), epochs, every, (0, start if groups else 0))
-    warned = said(EARLY, *groups, f"run.epochs={epochs}", f"validation.every_epochs={every}")
+    wanted = stops(EarlyStopping(patience=3), epochs, every, (0, start if groups else 0), beside)
+    warned = said(EARLY, *groups, f"run.epochs={epochs}", f"validation.every_epochs={every}", *BESIDE * beside)
     assert bool(warned) == (wanted is None or wanted == epochs - 1)
 
 
-def test_the_patience_for_a_group_counts_in_the_epochs_of_the_group() -> None:
+@pytest.mark.parametrize("beside", [False, True])
+def test_the_patience_for_a_group_counts_in_the_epochs_of_the_group(beside: bool) -> None:
     hook = 'hooks.stop={ use = "stop_group", group = "head", patience = 3 }'
     groups = ("groups.body={}", "groups.head={ start_epoch = 4 }")
     for epochs in range(5, 14):
-        wanted = stops(StopGroup(group="g1", patience=3), epochs, 1, (0, 4))
-        warned = said(hook, *groups, f"run.epochs={epochs}")
+        wanted = stops(StopGroup(group="g1", patience=3), epochs, 1, (0, 4), beside)
+        warned = said(hook, *groups, f"run.epochs={epochs}", *BESIDE * beside)
         assert bool(warned) == (wanted is None or wanted == epochs - 1), epochs
 
 

@@ -211,3 +211,25 @@ def test_check_says_both_and_doubts_what_does_not_fit(task, monkeypatch):
     assert [each.severity for each in doubts] == ["warning", "warning"]
     assert "a training step takes about" in doubts[0].message
     assert "97.7 KiB are free" in doubts[1].message
+
+
+def test_check_counts_training_and_validation_at_once_if_one_is_beside_the_other(task, monkeypatch):
+    text = RECIPE.format(path=task, device="cpu")
+    in_line, recipe = (
+        resolve_text(text, Path.cwd(), [f"validation.beside={each}"]).recipe for each in ("false", "true")
+    )
+    assert len([*in_line.model.inspect(in_line, "headers")]) == 2
+    free = 10**12
+    monkeypatch.setattr(memory, "free_host_memory", lambda: free)
+    training, validation, both = recipe.model.inspect(recipe, "headers")
+    told = [bytes_of(each.partition("about ")[2]) for each in (training, validation, both)]
+    assert told[2] > told[0] + told[1]
+    free = int(1.05 * told[2])  # each alone fits, and both do without what is not counted on
+    (*_, doubt) = recipe.model.inspect(recipe, "headers")
+    assert doubt.severity == "warning"
+    assert "at once (validation.beside) take about" in doubt.message
+
+
+def bytes_of(text):
+    number, unit = text.replace(",", "").split()[:2]
+    return float(number) * {"KiB": 2**10, "MiB": 2**20}[unit]

@@ -10,6 +10,9 @@ values arrive, after a step of the next epoch or at the latest when its steps ar
 in ``metrics.jsonl``, what loggers write, its place among the best, and its checkpoint. So no file ever holds an epoch
 without its values. A process that is killed meanwhile loses that epoch, and is resumed from the one before.
 
+What acts on values, such as a plateau's learning rate or early stopping, acts at the end of epoch k+1 on those of epoch
+k, also where they are there before: by the setting ``validation.beside``, not by what is evaluated where, or when.
+
 The first evaluation of each start is made twice, by both processes. Parts of third parties may draw random numbers,
 change the model, or keep something to themselves: then the two differ, and the run evaluates in line from then on.
 """
@@ -38,6 +41,7 @@ from trainkit.errors import PartError
 from trainkit.events import fire
 from trainkit.randomness import generator_states
 from trainkit.recipe.resolve import write
+from trainkit.state import EpochValues
 from trainkit.words import number_of
 
 if TYPE_CHECKING:
@@ -62,10 +66,6 @@ _OF_EVALUATION = (
     "run_end",
 )
 _WITH_VALUES = ("validation_start", "validation_step_end", "validation_end", "epoch_end")
-_TAKE_LATE_VALUES = (  # parts of every run, and those that `check` refuses unless they promise it
-    *("hooks", "loggers", "requests", "watched_values", "figures", "metrics_file", "progress_chart"),
-    *("waiting", "busy_cpus", "outcome", "cases_file", "saver", "progress"),
-)
 _LOOK_SECONDS = 0.05
 
 
@@ -285,11 +285,13 @@ class Beside:
         first = {name: late.metrics[name] for name in kept.names}
         late.metrics = {**first, **answer["metrics"], **late.metrics}
         late.evaluated_step = run.state.evaluated_step = late.step
+        run.not_acted_on = (EpochValues(late.epoch - 1, late.updates, dict(late.metrics)),)
         late.late_rows = answer["rows"]
         content = kept.content | {
             "metrics": dict(late.metrics),
             "evaluated_step": late.step,
             "doubts": list(run.state.doubts),
+            "not_acted_on": [attrs.asdict(each) for each in run.not_acted_on],
         }
         with saver_of(run).saving(content):
             fire(run.events["late_values"], late)
@@ -367,6 +369,11 @@ def _why_in_line(run: LiveRun) -> str | None:
             kind = name.partition(".")[0]
             if kind in EVALUATED and event not in _OF_EVALUATION:
                 return f"{name} listens to {event}, so not its weights alone may decide what it computes"
-            if kind not in EVALUATED and event in _WITH_VALUES and kind not in _TAKE_LATE_VALUES:
+            is_checked = kind in ("hooks", "loggers")  # by the rules of recipes
+            if not is_checked and kind not in EVALUATED and event in _WITH_VALUES and not _takes_late_values(run, name):
                 return f"{name} needs the values of an epoch at its end"
     return None
+
+
+def _takes_late_values(run: LiveRun, name: str) -> bool:
+    return bool(getattr(run.parts[name], "takes_late_values", False))

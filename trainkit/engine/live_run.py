@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from trainkit.groups.plan import RunLength
     from trainkit.recipe.resolve import Resolved
     from trainkit.recipe.root import Recipe
-    from trainkit.state import State
+    from trainkit.state import EpochValues, State
 
 
 @attrs.define
@@ -75,6 +75,8 @@ class LiveRun:
         resumed: Whether the run continues in place of another process, which has ended.
         saved_means: Means of the current epoch as the checkpoint holds them that the run was resumed from.
         before_evaluation: What `states` returned before the evaluation that is under way or was interrupted.
+        not_acted_on: With ``validation.beside``, the values of the last epoch, on which the run acts at the end of this
+            one.
         of_first_share: Names of values of which it was said that they are of the first process's share of the data.
     """
 
@@ -105,6 +107,7 @@ class LiveRun:
     resumed: bool = False
     saved_means: Mapping[str, Any] = attrs.Factory(lambda: {"running": {}})
     before_evaluation: Mapping[str, Any] | None = None
+    not_acted_on: tuple[EpochValues, ...] = ()
     of_first_share: set[str] = attrs.Factory(set)
     beside: Beside | None = None
 

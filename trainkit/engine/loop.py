@@ -22,7 +22,7 @@
                     outputs = inference(model, batch)
                     validation_step_end
                 validation_end
-        schedules observe the metrics
+        schedules observe the metrics              with validation.beside, those of the epoch before
         picture                                    every few epochs if there is time, and at the end; not in a trial
         epoch_end
         checkpoint
@@ -47,7 +47,7 @@ from trainkit.engine.evaluation import evaluate
 from trainkit.events import fire
 from trainkit.garbage import not_collected
 from trainkit.randomness import generators_kept, restore_generators
-from trainkit.state import EpochMean
+from trainkit.state import EpochMean, EpochValues
 
 if TYPE_CHECKING:
     from trainkit.engine.live_run import LiveRun
@@ -258,7 +258,10 @@ def _close_epoch(run: LiveRun) -> bool:
             return True
     state.metrics |= {f"lr/{name}": lr for name, lr in state.learning_rates().items()}
     state.metrics = metrics_of_first(run)
-    run.groups.observe(state.epoch, state.updates, state.metrics)
+    acts_late = recipe.validation.beside  # also where it evaluates in line, so that nothing depends on free CPUs
+    own = () if acts_late else (EpochValues(state.epoch, state.updates, state.metrics),)
+    state.values_to_act_on = (*run.not_acted_on, *own)
+    run.groups.observe(state.values_to_act_on)
     if not state.is_trial and (pictures or _has_time_for_pictures(run)):
         _make_pictures(run)
     state.cpu_wait_seconds = run.watch.waited_for_cpus()
@@ -268,6 +271,8 @@ def _close_epoch(run: LiveRun) -> bool:
         run.beside.keep_state()
     run.watch.lap()
     state.metrics = metrics_of_first(run)
+    is_to_act_on = acts_late and not state.awaits_values
+    run.not_acted_on = (EpochValues(state.epoch, state.updates, dict(state.metrics)),) if is_to_act_on else ()
     agree(state)
     state.pictures, state.pictures_reason = {}, None
     state.epoch, state.epoch_step, state.closing = finished, state.step, False

@@ -288,6 +288,7 @@ def _restored(
     loaded = restore(run, saved, groups)
     saver_of(run).take_over(_adopted(saved))
     run.state.redefined = redefined.why
+    run.not_acted_on = tuple(each.without(redefined.why) for each in run.not_acted_on)
     if not begin.in_place:
         _adopt_best(run, begin.file.parent)
     return _Restored(run, changes, news_of_data, old, groups, list(forgotten), loaded)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -40,6 +40,8 @@ class StopAfter(Live):
         steps: Numbers of finished steps after which a checkpoint is written.
         interruptions: Numbers of finished steps after which the run is interrupted.
     """
+
+    takes_late_values: ClassVar[bool] = True
 
     def __init__(self, epochs: int, steps: Sequence[int] = (), interruptions: Sequence[int] = ()) -> None:
         self._epochs = epochs

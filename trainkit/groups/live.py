@@ -8,7 +8,7 @@ on the plan and the epoch alone (and, for plateau, on a JSON memory), so a resum
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from trainkit.groups.device_rates import DeviceRates
     from trainkit.groups.optimizers import Optimizers
     from trainkit.groups.plan import GroupPlan, Phase
+    from trainkit.state import EpochValues
 
 _LOGGER = logging.getLogger("trainkit")
 
@@ -125,18 +126,18 @@ class GroupController:
         """Return the groups that trained until the epoch before this one."""
         return tuple(n for n, group in self.groups.items() if group.stop_epoch == epoch and group.trains_in(epoch - 1))
 
-    def observe(self, epoch: int, step: int, metrics: Mapping[str, float]) -> None:
-        """Pass an epoch's metrics to the schedules of the groups that train.
+    def observe(self, values: Iterable[EpochValues]) -> None:
+        """Pass values to the schedules of the groups that train.
 
         Args:
-            epoch: Number of the epoch, from 0.
-            step: Updates of the parameters in the run.
-            metrics: The epoch's values under their full names.
+            values: The values of each epoch, in order; a schedule takes none of epochs before it began.
         """
         for name, (phase, _) in self._now.items():
             clock = phase.clock_or_planned(self._steps_per_epoch)
-            t, _ = clock.read(phase.scheduler.by, epoch + 1, step, self._steps_per_epoch)
-            self.memories[name] = observe_epoch(phase.scheduler, t, self.memories[name], metrics, self._monitor)
+            for each in values:
+                t, _ = clock.read(phase.scheduler.by, each.epoch + 1, each.updates, self._steps_per_epoch)
+                memory = self.memories[name]
+                self.memories[name] = observe_epoch(phase.scheduler, t, memory, each.metrics, self._monitor)
 
     def train_mode(self) -> None:
         """Put the model in train mode, except submodules with only frozen parameters, which are put in eval mode.

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class EarlyStopping(PatienceHook):
     """Ends the run, with a checkpoint, when a metric has not improved for a number of epochs.
 
-    The patience counts from the start of the last parameter group at the earliest, so every group gets to train.
+    The patience counts from the start of the last parameter group at the earliest, so every group gets to train. With
+    ``validation.beside = true``, the run ends after one epoch more, whose values count for what is best.
     """
 
     def waits(self, recipe: Recipe) -> Iterable[Wait]:
@@ -33,7 +34,8 @@ class EarlyStopping(PatienceHook):
 
 class _RunWatch(Patience):
     def on_epoch_end(self, state: State) -> None:
-        """Check this epoch's value."""
-        starts = (each.start_epoch for each in state.groups.values() if each.start_epoch is not None)
-        if reason := self.ended(state, max(starts, default=0)):
-            state.stop(reason)
+        """Check the newest value on which the run may act."""
+        starts = [each.start_epoch for each in state.groups.values() if each.start_epoch is not None]
+        for values in state.values_to_act_on:
+            if reason := self.ended(values, state, max(starts, default=0)):
+                state.stop(reason)

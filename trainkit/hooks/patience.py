@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import attrs
 from attrs.validators import ge, in_, lt, optional
@@ -15,7 +15,7 @@ from trainkit.events import Live
 
 if TYPE_CHECKING:
     from trainkit.recipe.root import Recipe
-    from trainkit.state import State
+    from trainkit.state import EpochValues, State
 
 _LOGGER = logging.getLogger("trainkit")
 
@@ -36,6 +36,8 @@ class PatienceHook(Hook):
     Source:
         Prechelt: "Early stopping - but when?" (1998), criterion UP.
     """
+
+    takes_late_values: ClassVar[bool] = True
 
     metric: MetricName | None = None
     mode: Literal["min", "max"] | None = attrs.field(default=None, validator=optional(in_(("min", "max"))))
@@ -73,25 +75,29 @@ class Patience(Live):
     since: int | None = None
     watched: list[str] | None = None
 
-    def ended(self, state: State, first_epoch: int) -> str | None:
-        """Check this epoch's value; return the reason to act if the patience has ended, else None.
+    def ended(self, values: EpochValues, state: State, first_epoch: int) -> str | None:
+        """Check the value of an epoch; return the reason to act if the patience has ended, else None.
 
         Args:
-            state: The state at the end of an epoch.
+            values: One of `State.values_to_act_on`.
+            state: The state at the end of an epoch, the same one or the next.
             first_epoch: The patience counts from this epoch at the earliest.
         """
         metric = self._watched_now(state)[0]
-        if metric not in state.metrics:
+        if metric not in values.metrics:
             return None
-        value = state.metrics[metric]
+        value = values.metrics[metric]
         if self.since is None:
-            self.since = state.epoch - 1
-        self._take_in(value, state)
-        waited = state.epoch - max(self.since, first_epoch - 1)
+            self.since = values.epoch - 1
+        self._take_in(value, values.epoch, state)
+        waited = values.epoch - max(self.since, first_epoch - 1)
         if waited < self.settings.patience:
             return None
         self.since = None  # if the run continues in spite of this, it has the whole patience again
         best = "no finite value so far" if self.best is None else f"best {self.best:.6g}"
+        if values.epoch < state.epoch:  # whose own value may be better
+            when = f"after epoch {values.epoch + 1}"
+            return f"{when}, {metric} had not improved for {waited} epochs ({best}, then {value:.6g})"
         return f"{metric} has not improved for {waited} epochs ({best}, now {value:.6g})"
 
     def on_resume(self, state: State) -> None:
@@ -109,15 +115,15 @@ class Patience(Live):
         """Take in the value of an evaluation inside an epoch, which may be the best of the epoch."""
         metric = self._watched_now(state)[0]
         if state.steps_in_epoch and state.evaluated_step == state.step and metric in state.metrics:
-            self._take_in(state.metrics[metric], state)
+            self._take_in(state.metrics[metric], state.epoch, state)
 
     def _watched_now(self, state: State) -> list[str]:
         return [self.settings.metric or state.monitor.metric, self.settings.mode or state.monitor.mode]
 
-    def _take_in(self, value: float, state: State) -> None:
+    def _take_in(self, value: float, epoch: int, state: State) -> None:
         self.watched = self._watched_now(state)
         if Monitor(mode=cast(Any, self.watched[1])).better(value, self.best, self.settings.min_delta):
-            self.best, self.since = value, state.epoch
+            self.best, self.since = value, epoch
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs, as JSON."""

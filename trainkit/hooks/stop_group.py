@@ -21,6 +21,7 @@ class StopGroup(PatienceHook):
 
     Use it for parameters that overfit, such as scan positions, which can lower the training loss without coming nearer
     to the truth. The patience counts from the start of the group. The run ends when no group is left to train.
+    With ``validation.beside = true``, the group trains for one epoch more.
 
     Attributes:
         group: The parameter group.
@@ -60,9 +61,10 @@ class _GroupWatch(Patience):
             raise RecipeError(f'hook stop_group: there is no group "{name}"; {did_you_mean(name, state.groups)}')
 
     def on_epoch_end(self, state: State) -> None:
-        """Check this epoch's value."""
+        """Check the newest value of an epoch in which the group trained."""
         group = state.groups[self.settings.group]
         if not group.active or group.start_epoch is None:
             return
-        if reason := self.ended(state, group.start_epoch):
-            state.stop_group(self.settings.group, reason)
+        for values in state.values_to_act_on:
+            if group.trains_in(values.epoch) and (reason := self.ended(values, state, group.start_epoch)):
+                state.stop_group(self.settings.group, reason)

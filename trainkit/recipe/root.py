@@ -278,15 +278,24 @@ class InitialWeights:
 
 def _nothing_reacts_to_values(recipe: Recipe) -> bool:
     """Return whether no schedule, hook or checkpoint depends on how often the splits are evaluated."""
+    ranked = recipe.checkpoint.best and recipe.monitor.metric.partition("/")[0] in recipe.evaluated_splits()
+    return not (_observing(recipe) or ranked or recipe.hooks)
+
+
+def _observing(recipe: Recipe) -> bool:
     groups = recipe.groups.values()
     schedulers = [recipe.scheduler, *(each.scheduler for each in groups)]
     schedulers += [phase.scheduler for each in groups for phase in each.then.values()]
-    observing = any(each is not None and type(each).observe is not Scheduler.observe for each in schedulers)
-    ranked = recipe.checkpoint.best and recipe.monitor.metric.partition("/")[0] in recipe.evaluated_splits()
-    return not (observing or ranked or recipe.hooks)
+    return any(each is not None and type(each).observe is not Scheduler.observe for each in schedulers)
+
+
+def _nothing_acts_on_values(recipe: Recipe) -> bool:
+    """Return whether it makes no difference to the training at the end of which epoch it is decided by values."""
+    return not (_observing(recipe) or any(hook.phase != "log" for hook in recipe.hooks.values()))
 
 
 _HARMLESS_UNLESS_WATCHED = {**HARMLESS, "trainkit.harmless": _nothing_reacts_to_values}
+_HARMLESS_UNLESS_ACTED_ON = {**HARMLESS, "trainkit.harmless": _nothing_acts_on_values}
 
 
 @component
@@ -297,17 +306,18 @@ class Validation:
         every_epochs: Number of epochs from one time to the next; 0: only at the end of the run.
         every_steps: Number of optimizer steps from one further time to the next; 0: not by steps.
         beside: Evaluate in a second process while the training goes on with the next epoch, where CPUs are free. The
-            values, and what follows from them, are the same, to the bit. The line, the logged values and the checkpoint
-            of an epoch are written when its values have come: a process that is killed before loses that epoch. It
-            takes the memory of a second run, without gradients, and of two copies of a checkpoint. What sets the
-            training of the next epoch by values, such as early stopping, is refused. The first evaluation of each start
-            is made in line too, to see that both find the same; that of the last epoch, and of epochs with pictures of
-            predictions, is made in line.
+            values of the same weights are the same, to the bit. What acts on the values of an epoch acts at the end of
+            the next one: a plateau schedule changes the learning rate one epoch later, early stopping ends the run
+            after one epoch more. That depends on this setting alone, also where the run evaluates in line. The line,
+            the logged values and the checkpoint of an epoch are written when its values have come: a process that is
+            killed before loses that epoch. It takes the memory of a second run, without gradients, and of two copies of
+            a checkpoint. The first evaluation of each start is made in line too, to see that both find the same; that
+            of the last epoch, and of epochs with pictures of predictions, is made in line.
     """
 
     every_epochs: int = attrs.field(default=1, validator=_at_least(0), metadata=_HARMLESS_UNLESS_WATCHED)
     every_steps: int = attrs.field(default=0, validator=_at_least(0), metadata=_HARMLESS_UNLESS_WATCHED)
-    beside: bool = attrs.field(default=False, metadata=HARMLESS)
+    beside: bool = attrs.field(default=False, metadata=_HARMLESS_UNLESS_ACTED_ON)
 
 
 PICTURES_EVERY_EPOCHS = 10

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from typing import get_args
 
 from trainkit import registry
-from trainkit.contracts import Component, MetricName, Model, Problem, Scheduler
+from trainkit.contracts import Component, Hook, MetricName, Model, Problem, Scheduler
 from trainkit.errors import did_you_mean
 from trainkit.recipe.fields import field_types, settings_fields
 from trainkit.recipe.group_epochs import declared_groups
@@ -139,22 +139,28 @@ def _validation_beside(recipe: Recipe) -> Iterator[Finding]:
     others = {"shards": recipe.run.shards > 0, "compile": recipe.run.compile}
     if given := [f"run.{name}" for name, is_given in others.items() if is_given]:
         yield Finding(f"does not work with {', '.join(given)}; set one or the other", place)
-    for where, scheduler, _ in walk_settings(recipe):
-        if isinstance(scheduler, Scheduler) and type(scheduler).observe is not Scheduler.observe:
+    later: list[str] = []
+    for where, part, _ in walk_settings(recipe):
+        if not isinstance(part, Component):
+            continue
+        name = f"{type(part).__name__} ({'.'.join(map(str, where))})"
+        observes = isinstance(part, Scheduler) and type(part).observe is not Scheduler.observe
+        if observes and not gives(part, "takes_late_values"):
             yield Finding(
-                f"{type(scheduler).__name__} ({'.'.join(map(str, where))}) sets the next epoch's learning rate by "
-                "values, which come after that epoch has begun; use another schedule, or evaluate in line",
+                f"{name} sets the learning rate by values, and does not say that it works if it observes those of an "
+                "epoch at the end of the next one (takes_late_values); use another schedule, or evaluate in line",
                 place,
             )
-    hooks = {("hooks", name): hook for name, hook in recipe.hooks.items()}
-    hooks |= {("loggers", name): logger for name, logger in recipe.loggers.items()}
-    for where, hook in hooks.items():
-        if not gives(hook, "takes_late_values"):
+        elif isinstance(part, Hook) and not gives(part, "takes_late_values"):
             yield Finding(
-                f"{type(hook).__name__} ({'.'.join(where)}) does not say that it works if the values of an epoch come "
-                "while the next one trains (takes_late_values); leave it out, or evaluate in line",
+                f"{name} does not say that it works if the values of an epoch come while the next one trains "
+                "(takes_late_values); leave it out, or evaluate in line",
                 place,
             )
+        elif observes or type(part).waits is not Component.waits:
+            later.append(name)
+    if later:
+        yield Finding(f"acts on the values of an epoch at the end of the next one: {', '.join(later)}", place, "note")
 
 
 def _shards(recipe: Recipe) -> Iterator[Finding]:

@@ -91,6 +91,8 @@ def inspect_sharing(resolved: Resolved, processes: int, limit: float | None) -> 
     memory = memory_of(divided.at_once)
     lines += _memory(recipe, memory, divided, limit)
     lines += _memory_of_copy(recipe, memory)
+    if processes == 1:
+        lines += _memory_beside(recipe, memory)
     found += rules_of_memory(recipe, processes, memory, limit, memory_of)
     return SharingInspection(tuple(lines), (*notes, *_sorted_out(resolved, found)), steps)
 
@@ -144,9 +146,32 @@ def _memory(recipe: Recipe, memory: StepMemory | None, divided: Sharing, limit: 
 
 def _memory_of_copy(recipe: Recipe, memory: StepMemory | None) -> Iterator[str]:
     """Yield what a copy of the checkpoint takes from which it is written while the training goes on."""
-    size = 0 if memory is None else memory.weights + memory.average + memory.optimizer
+    size = _size_of_checkpoint(memory)
     if recipe.checkpoint.in_background and size >= COPIED_FROM_BYTES:
         yield (
             f"             and {bytes_in_words(size)} of the host's in one of them, for the copy from which a "
             "checkpoint is written (checkpoint.in_background)"
         )
+
+
+def _size_of_checkpoint(memory: StepMemory | None) -> int:
+    return 0 if memory is None else memory.weights + memory.average + memory.optimizer
+
+
+def _memory_beside(recipe: Recipe, memory: StepMemory | None) -> Iterator[str]:
+    """Yield what a second process takes that evaluates an epoch while the next one trains, and what is kept for it."""
+    on_cpu = recipe.run.device == "cpu" or (recipe.run.device == "auto" and not num_cuda_devices())
+    if memory is None or not recipe.validation.beside or not on_cpu:
+        return
+    copies, second = 2 * _size_of_checkpoint(memory), memory.weights + memory.average + memory.data
+    yield (
+        f"             and {bytes_in_words(copies)} for two copies of a checkpoint, while an epoch is evaluated "
+        "beside the training (validation.beside)"
+    )
+    yield (
+        f"             and {bytes_in_words(second)} in a second process, besides what its libraries ({_LIBRARIES}) and "
+        "an evaluation take (trainkit check --data)"
+    )
+
+
+_LIBRARIES = "0.2 to 0.4 GiB"  # measured: torch with the core, and with MONAI; on Linux with a build for CPUs

@@ -3,6 +3,7 @@
     epoch                       0    1    2    3    4        of 5
     value, every second epoch        v         v    v        the last epoch always has one
     can a part still act?       yes  yes  yes  yes  no       nothing trains after the last epoch
+      with validation.beside    yes  yes  yes  no   no       which acts an epoch later
 
 How long a part waits, it says itself (`Component.waits`); here is counted which values it gets to see.
 """
@@ -60,9 +61,10 @@ def never_acting(recipe: Recipe, steps_per_epoch: int | None = None) -> Iterator
                 continue
             watch = max(idle.values(), key=lambda each: each.num_values)
             needed = _values_needed(wait, recipe, metric, watch.span.start)
+            last = "two epochs" if acts_later(recipe) else "epoch"
             message = (
                 f"{type(part).__name__} can never {wait.action}: {wait.setting} {value} needs {needed} before the last "
-                f"epoch, and {watch.in_words} {'has' if watch.is_one else 'have'} {watch.num_values}"
+                f"{last}, and {watch.in_words} {'has' if watch.is_one else 'have'} {watch.num_values}"
             )
             ways = _ways_out(recipe, where, part, number, watch, steps_per_epoch)
             yield Finding(message, setting, "warning", hint=f"paste {', or '.join(ways)}" if ways else "")
@@ -95,7 +97,10 @@ class _Watch:
     @property
     def num_values(self) -> int:
         """Number of values after which something is left to act on."""
-        return sum(epoch + 1 < self.span.stop for epoch in self.epochs())
+        return sum(self._leaves_something(epoch) for epoch in self.epochs())
+
+    def _leaves_something(self, epoch: int) -> bool:
+        return epoch + 1 + acts_later(self.recipe) < self.span.stop
 
     @property
     def _num_epochs(self) -> int:
@@ -106,12 +111,12 @@ class _Watch:
         return (each for each in range(self.span.start or 0, self.span.stop) if self._has_value(each))
 
     def action(self, wait: Wait) -> int | None:
-        """Return the epoch after which a part acts while something is left to act on; None: it cannot."""
+        """Return the epoch by whose value a part acts while something is left to act on; None: it cannot."""
         start = self.span.start or 0
         if self.span.stop - start > _MOST_EPOCHS:
             return start
         epoch = wait.acts(self.epochs())
-        return epoch if epoch is not None and epoch + 1 < self.span.stop else None
+        return epoch if epoch is not None and self._leaves_something(epoch) else None
 
     def _has_value(self, epoch: int) -> bool:
         split, _, name = self.metric.partition("/")
@@ -126,6 +131,11 @@ class _Watch:
         if steps is None and self.recipe.run.steps is not None:
             steps = 1  # the most epochs that the run can have
         return every > 0 and (steps is None or (epoch + 1) * steps // every > epoch * steps // every)
+
+
+def acts_later(recipe: Recipe) -> int:
+    """Return how many epochs after the end of an epoch its values take effect."""
+    return int(recipe.validation.beside)
 
 
 def _is_never_validated(recipe: Recipe) -> bool:

@@ -68,6 +68,15 @@ def memory_needs(
             "hold out smaller cases, or crop them",
             severity="warning",
         )
+    elif recipe.validation.beside and _is_on_cpu(recipe):
+        both = found.training + validation + 2 * (found.network + found.average + (found.optimizer or 0))
+        yield f"memory with validation.beside: about {bytes_in_words(both)}, for training and validation at once"
+        if free is not None and both > _SHARE * free:
+            yield Problem(
+                f"training and the validation of {case} at once (validation.beside) take about {bytes_in_words(both)}, "
+                f"and {bytes_in_words(free)} are free: set validation.beside = false, or hold out smaller cases",
+                severity="warning",
+            )
 
 
 def step_memory(model: SegmentationModel, data: SegmentationData, recipe: Recipe, batch_size: int) -> StepMemory | None:
@@ -196,5 +205,9 @@ def _free(recipe: Recipe) -> int | None:
     device = recipe.run.device
     if torch.cuda.is_available() and device not in ("cpu", "mps"):
         return int(torch.cuda.get_device_properties("cuda" if device == "auto" else device).total_memory)
-    on_cpu = device == "cpu" or (device == "auto" and not torch.backends.mps.is_available())
-    return free_host_memory() if on_cpu else None
+    return free_host_memory() if _is_on_cpu(recipe) else None
+
+
+def _is_on_cpu(recipe: Recipe) -> bool:
+    has_others = torch.cuda.is_available() or torch.backends.mps.is_available()
+    return recipe.run.device == "cpu" or (recipe.run.device == "auto" and not has_others)

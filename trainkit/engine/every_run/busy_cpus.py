@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
@@ -27,6 +27,8 @@ class BusyCpus(Live):
     Args:
         note: Records how many of how many seconds the run waited.
     """
+
+    takes_late_values: ClassVar[bool] = True
 
     def __init__(self, note: Callable[[float, float], None]) -> None:
         self._note = note

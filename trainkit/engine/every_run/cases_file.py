@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from trainkit.events import Live
 from trainkit.files.tables import write_table
@@ -25,6 +25,8 @@ class CasesFile(Live):
         splits: The splits that are evaluated.
         becomes_best: Returns whether the checkpoint that will be written next is the best.
     """
+
+    takes_late_values: ClassVar[bool] = True
 
     def __init__(self, metrics: Iterable[object], splits: Iterable[str], becomes_best: Callable[[State], bool]) -> None:
         self._tables = [metric.rows for metric in metrics if hasattr(metric, "rows")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from trainkit.drawing.png import png
 from trainkit.events import Live
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 class Figures(Live):
     """Part of every run. As for a checkpoint, a file's name has the number of finished epochs or steps."""
+
+    takes_late_values: ClassVar[bool] = True
 
     def on_picture(self, state: State) -> None:
         """Write pictures that were made inside an epoch."""

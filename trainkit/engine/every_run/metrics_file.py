@@ -13,7 +13,7 @@ import logging
 import math
 import sys
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainkit.errors import PartError
 from trainkit.events import Live
@@ -44,6 +44,8 @@ class MetricsFile(Live):
     ``seconds`` has the values of a split that was evaluated inside the next epoch, after ``step`` steps of the run.
     JSON has no NaN: a value that is not finite is written as null.
     """
+
+    takes_late_values: ClassVar[bool] = True
 
     def on_validation_end(self, state: State) -> None:
         """Append a line with the split's values if it is evaluated inside an epoch."""

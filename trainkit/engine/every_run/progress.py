@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainkit.cpu_waits import is_disturbed
 from trainkit.engine.every_run.epoch_line import EpochLine, all_values, counted
@@ -36,6 +36,8 @@ class Progress(Live):
         best: The best monitored value so far; None: there is none.
         estimator: Estimates the time left.
     """
+
+    takes_late_values: ClassVar[bool] = True
 
     def __init__(self, console: Console, run: LiveRun, best: Best | None, estimator: Estimator) -> None:
         self._console, self._watch, self._budget = console, run.watch, run.picture_budget

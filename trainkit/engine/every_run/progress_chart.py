@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from trainkit.drawing.palette import SAFE_ON_WHITE
 from trainkit.drawing.png import LEVEL
@@ -29,6 +29,8 @@ class ProgressChart(Live):
 
     The curves are kept in memory. Only a resumed run reads ``metrics.jsonl``, once.
     """
+
+    takes_late_values: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self._due = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from trainkit.checkpoint.folder import Position
 from trainkit.engine import journal
@@ -43,6 +43,8 @@ class Requests(Live):
         by_resume: What the resume has changed with which the run goes on. It is written down when the run has got as
             far as its first checkpoint, since a start that fails before that is taken back.
     """
+
+    takes_late_values: ClassVar[bool] = True
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / journal.NAME

@@ -24,6 +24,7 @@ from trainkit.events import Live
 from trainkit.groups.plan import SHARED
 from trainkit.randomness import generator_states
 from trainkit.recipe.root import COPIED_FROM_BYTES
+from trainkit.state import EpochValues
 from trainkit.words import some_of
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def checkpoint_content(
         },
         "groups": {name: _group_content(run, name) for name in run.groups.plans},
         "metrics": dict(state.metrics),
+        "not_acted_on": [attrs.asdict(each) for each in run.not_acted_on],
         **(running_means(state) if means is None else means),
         "parts": states["parts"],
     }
@@ -118,6 +120,7 @@ def restore(run: LiveRun, saved: Mapping[str, Any], groups: Mapping[str, Resumed
         if name in state.groups and known["stopped_at"] is not None:
             state.groups[name].change(stop_epoch=known["stopped_at"])
     state.metrics = dict(saved["metrics"])
+    run.not_acted_on = tuple(EpochValues(**each) for each in saved.get("not_acted_on", ()))
     state.skipped = list(saved.get("skipped", ()))
     state.evaluated_step = saved.get("evaluated_step", -1)
     state.doubts = list(saved.get("doubts", ()))

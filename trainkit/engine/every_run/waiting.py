@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from trainkit.events import Live
 from trainkit.state import share_of_waiting
@@ -25,6 +25,8 @@ class Waiting(Live):
     Args:
         data: The settings of the data, which know what would shorten the waiting.
     """
+
+    takes_late_values: ClassVar[bool] = True
 
     def __init__(self, data: Data) -> None:
         self._data = data
