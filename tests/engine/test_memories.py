@@ -106,7 +106,7 @@ def test_validating_more_rarely_is_harmless_only_if_nothing_reacts_to_the_values
     ("more", "harmless"),
     [
         ("", True),
-        ('[hooks.pictures]\nuse = "segmentation_overlays"', True),
+        ('[loggers.curves]\nuse = "tensorboard"', True),
         ('[scheduler]\nuse = "reduce_on_plateau"', False),
         ('[hooks.early]\nuse = "early_stopping"', False),
     ],

@@ -290,7 +290,7 @@ def _observing(recipe: Recipe) -> bool:
 
 
 def _nothing_acts_on_values(recipe: Recipe) -> bool:
-    """Return whether it makes no difference to the training at the end of which epoch it is decided by values."""
+    """Return whether nothing can decide by values; a hook that observes may, whatever it says."""
     return not (_observing(recipe) or any(hook.phase != "log" for hook in recipe.hooks.values()))
 
 
