@@ -94,11 +94,13 @@ def test_a_pattern_in_host_memory_comes_to_the_device_the_same(tmp_path):
     """As with an accelerator: not gathered on the device, but brought there."""
     scan = checked(hdf5(tmp_path).read())
     one = LiveDiffraction(scan, Context(3, CPU, Path()), 8, 0.05, storage="device")
-    host = Streamed(np.asarray(scan.intensities_NYX), one._amplitudes, CPU)
+    kept_NYX = np.array(scan.intensities_NYX)
+    host = Streamed(kept_NYX, one._amplitudes, CPU)
     for batch, (_, amplitudes) in zip(
         one.train(0, 0), host.batches([b["index"] for b in one.train(0, 0)]), strict=True
     ):
         assert torch.equal(batch["amplitudes"], amplitudes)
+    assert np.array_equal(kept_NYX, np.asarray(scan.intensities_NYX))
 
 
 RECIPE = """
@@ -171,6 +173,12 @@ def test_what_bad_pixels_hold_changes_no_bit_of_a_run_and_masking_them_matters(t
 # ---- reading ahead --------------------------------------------------------------------------------------------------
 
 
+def as_they_are(intensities: Any, overwrites: bool) -> torch.Tensor:
+    """Intensities in place of amplitudes."""
+    assert not overwrites  # patterns of another kind may keep what they return
+    return torch.from_numpy(intensities)
+
+
 class Clocked:
     """Patterns whose reading takes so many seconds of a clock of its own, and who read each time."""
 
@@ -191,7 +199,7 @@ class Clocked:
 def test_batches_are_read_in_a_second_thread_if_that_takes_much_of_the_time(monkeypatch, reading, using, in_line):
     patterns = Clocked(reading)
     monkeypatch.setattr(storage, "perf_counter", lambda: patterns.now)
-    streamed = Streamed(patterns, torch.from_numpy, CPU)
+    streamed = Streamed(patterns, as_they_are, CPU)
     indices = [torch.tensor([number]) for number in range(40)]
     for epoch in range(2):  # each begins anew: the second may find the file in memory
         patterns.readers.clear()
@@ -206,8 +214,8 @@ def test_batches_are_read_in_a_second_thread_if_that_takes_much_of_the_time(monk
 
 def test_an_accelerator_never_waits_for_a_read(monkeypatch):
     patterns = Clocked(0.0)
-    monkeypatch.setattr(Streamed, "_read", lambda self, index: (index, self._amplitudes(self._patterns[index])))
-    streamed = Streamed(patterns, torch.from_numpy, torch.device("meta"))
+    monkeypatch.setattr(Streamed, "_read", lambda self, index: (index, self._amplitudes(self._patterns[index], False)))
+    streamed = Streamed(patterns, as_they_are, torch.device("meta"))
     assert len(list(streamed.batches(torch.arange(6).split(2)))) == 3
     assert patterns.readers == ["patterns"] * 3
 

@@ -168,10 +168,12 @@ class LiveDiffraction:
             amplitudes_BYX = torch.where(measured_BYX, amplitudes_BYX, 0.0)
             yield {"index": index, "amplitudes": amplitudes_BYX, "mask": measured_BYX}
 
-    def _amplitudes(self, intensities_BYX: NDArray[np.float32]) -> Tensor:
+    def _amplitudes(self, intensities_BYX: NDArray[np.float32], overwrites: bool) -> Tensor:
+        dtype = np.dtype(str(self.dtype).removeprefix("torch."))
         if self.scan.mask_YX is not None and not self.scan.frame_masks:
             intensities_BYX = np.where(np.isnan(intensities_BYX), 0, intensities_BYX)  # in no pattern measured
-        scaled_BYX = np.divide(intensities_BYX, self.mean_counts, dtype=str(self.dtype).removeprefix("torch."))
+        into_BYX = intensities_BYX if overwrites and intensities_BYX.dtype == dtype else None
+        scaled_BYX = np.divide(intensities_BYX, self.mean_counts, out=into_BYX, dtype=dtype)
         return torch.from_numpy(np.sqrt(scaled_BYX, out=scaled_BYX))
 
 

@@ -23,6 +23,9 @@ from trainkit_ptychography.scans.scan import Recording
 
 Storage = Literal["device", "host", "disk"]
 
+Amplitudes = Callable[[NDArray[np.float32], bool], Tensor]
+"""Converts intensities (B, Y, X) into amplitudes; the second argument: whether these may take their place."""
+
 _AHEAD = 2  # batches that are read before they are asked for
 _SHARE = 0.25  # of the time in which batches are used: what reading them in between may take
 _SECONDS = 0.05  # that it may take besides: the first batches tell little
@@ -97,7 +100,7 @@ class Resident:
     def __init__(
         self,
         patterns: Patterns,
-        amplitudes: Callable[[NDArray[np.float32]], Tensor],
+        amplitudes: Amplitudes,
         device: torch.device,
         overwrites: bool = False,
     ) -> None:
@@ -105,7 +108,7 @@ class Resident:
         if overwrites and device.type == "cpu" and isinstance(patterns, np.ndarray):
             whole_NYX = torch.from_numpy(patterns)
         for piece, patterns_BYX in pieces(patterns):
-            amplitudes_BYX = amplitudes(patterns_BYX)
+            amplitudes_BYX = amplitudes(patterns_BYX, False)
             if whole_NYX is None or whole_NYX.dtype != amplitudes_BYX.dtype:
                 whole_NYX = torch.empty(patterns.shape, dtype=amplitudes_BYX.dtype, device=device)
             whole_NYX[piece] = amplitudes_BYX.to(device)
@@ -136,10 +139,9 @@ class Streamed:
         device: Device of the batches.
     """
 
-    def __init__(
-        self, patterns: Patterns, amplitudes: Callable[[NDArray[np.float32]], Tensor], device: torch.device
-    ) -> None:
+    def __init__(self, patterns: Patterns, amplitudes: Amplitudes, device: torch.device) -> None:
         self._patterns, self._amplitudes, self._device = patterns, amplitudes, device
+        self._are_own = isinstance(patterns, np.ndarray | PreparedPatterns)  # what is read of these is nobody else's
         # One thread for the whole run: each new one would begin with a heap of its own.
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="patterns")
 
@@ -174,7 +176,7 @@ class Streamed:
                 reading.cancel()
 
     def _read(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        both = (index, self._amplitudes(self._patterns[index.numpy()]))
+        both = (index, self._amplitudes(self._patterns[index.numpy()], self._are_own))
         return (both[0].pin_memory(), both[1].pin_memory()) if self._device.type == "cuda" else both
 
     def _arrived(self, reading: Future[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
@@ -184,7 +186,7 @@ class Streamed:
 
 def keep(
     patterns: Patterns,
-    amplitudes: Callable[[NDArray[np.float32]], Tensor],
+    amplitudes: Amplitudes,
     storage: Storage,
     device: torch.device,
     overwrites: bool = False,
