@@ -22,10 +22,10 @@ def step():  # makes arrays of a few MB, and frees all of them
     arrays = [np.ones({numbers}) for _ in range(8)]
     return sum(array[0] for array in arrays)
 
-for _ in range(5):
+for _ in range(3):
     step()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(5):
+for _ in range(2):
     step()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
@@ -45,17 +45,17 @@ needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="anot
 
 
 @needs_glibc
-@pytest.mark.parametrize("megabytes", [4, 48])  # the C library has other ways for arrays above 32 MiB
+@pytest.mark.parametrize("megabytes", [4, 36])  # the C library has other ways for arrays above 32 MiB
 def test_arrays_of_later_steps_lie_in_the_memory_of_earlier_ones(megabytes: int) -> None:
-    pages = 5 * 8 * megabytes * 2**20 // 4096  # of all arrays of all steps
+    pages = 2 * 8 * megabytes * 2**20 // 4096  # of all arrays of all steps
     assert _page_faults(False, megabytes) > pages / 4
     assert _page_faults(True, megabytes) < pages / 100
 
 
 @needs_glibc
 def test_only_arrays_up_to_32_mib_are_kept_between_other_things_than_steps() -> None:
-    assert _page_faults(True, 4, large=False) < 5 * 8 * 4 * 2**20 // 4096 / 100
-    assert _page_faults(True, 48, large=False) > 5 * 8 * 48 * 2**20 // 4096 / 4
+    assert _page_faults(True, 4, large=False) < 2 * 8 * 4 * 2**20 // 4096 / 100
+    assert _page_faults(True, 36, large=False) > 2 * 8 * 36 * 2**20 // 4096 / 4
 
 
 _VOLUMES = """
