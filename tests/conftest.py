@@ -29,6 +29,19 @@ from without_pictures import leave_out_charts
 ROOT = Path(__file__).parents[1]
 NOT_OF_THE_CORE = ("docs", "ptychography", "schedulers", "segmentation")
 """Rooms of tests/ whose tests are of plugins and pages."""
+COVERED_ELSEWHERE = (
+    "tests/core/test_shipped_recipes.py",
+    "tests/engine/test_fp16.py",
+    "tests/engine/test_lengths.py",
+    "tests/engine/test_loop.py",
+    "tests/engine/test_memories.py",
+    "tests/engine/test_older_recipe.py",
+    "tests/engine/test_outcome.py",
+    "tests/engine/test_queue.py",
+    "tests/engine/test_repeated_steps.py",
+    "tests/engine/test_stage_trial.py",
+)
+"""Tests of whole runs: of the lines that they run, others run all but a few."""
 
 _AS_COLLECTED: dict[ModuleType, list[tuple[np.random.Generator, Any]]] = {}
 """Generators of numbers that modules of tests keep, and where they stood before the first test."""
@@ -105,7 +118,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     - `data` takes the fixture `shared_data`; `fast` is what is neither `slow` nor in the list of `tests/durations.py`.
     - The coverage that is asked for is that of the core by tests that are not slow. It is not measured in tests of
-      plugins and pages, nor in slow ones: with it, Python takes two to three times as long.
+      plugins and pages, nor in slow ones, nor where others cover the same: with it, Python takes two to three times as
+      long.
     - What is measured comes first, because a module is imported once; then what is slow, so that no worker is left
       alone with it at the end.
     """
@@ -116,7 +130,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         of_many = item.get_closest_marker("measured_every")
         is_left_out = of_many is not None and times[function] % of_many.args[0] != 0
         times[function] += 1
-        if is_slow or is_left_out or function.split("/")[1] in NOT_OF_THE_CORE:
+        is_covered = function.startswith(COVERED_ELSEWHERE)
+        if is_slow or is_left_out or is_covered or function.split("/")[1] in NOT_OF_THE_CORE:
             item.add_marker("no_cover")  # of pytest-cov
         if "shared_data" in getattr(item, "fixturenames", ()):
             item.add_marker("data")

@@ -323,7 +323,7 @@ def test_the_finest_level_is_as_fine_as_it_is_told(
 @pytest.mark.no_cover
 def test_it_reconstructs_a_monolayer_at_least_as_well_as_asked(shared_data: Path) -> None:
     recipe = ROOT / "recipes" / "ptycho_mos2_hash.toml"
-    short = ("run.epochs=10", "checkpoint.every_epochs=100")  # as good as the 30 epochs of the recipe
+    short = ("run.epochs=6", "checkpoint.every_epochs=100")  # as good as the 30 epochs of the recipe
     sets = (f"data.path={shared_data / 'ptychography' / 'mos2_sim.h5'}", *short)
     state = start(resolve(recipe, (*sets, "run.device=cpu", "run.threads=1")), Console(quiet=True)).run.state
     assert state.metrics["truth/phase_pearson"] >= 0.98  # measured: 0.989; a rough loop of others: 0.935
