@@ -72,6 +72,12 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "of torch": lambda c: c["generators"].update(torch=torch.zeros(7, dtype=torch.uint8)),
     "a tensor is missing": lambda c: c["generators"].update(torch=None),
     'metrics."val/loss": must be a number': lambda c: c.update(metrics={"val/loss": "x"}),
+    'not_acted_on[0].metrics."val/loss": must be a number': lambda c: c.update(
+        not_acted_on=[{"epoch": 0, "updates": 4, "metrics": {"val/loss": "x"}}]
+    ),
+    "not_acted_on[0].epoch: must be at least 0": lambda c: c.update(
+        not_acted_on=[{"epoch": -1, "updates": 4, "metrics": {}}]
+    ),
     "must be a list of scalar tensors": lambda c: [m.update(values=[torch.zeros(2)]) for m in c["running"].values()],
     "does not fit this recipe's model": lambda c: c["model"].update(dict.fromkeys(c["model"], 5)),
     "is no tensor of the shape": lambda c: [

@@ -155,6 +155,15 @@ class SavedAverage:
 
 
 @component
+class SavedValues:
+    """The values of an epoch; see `trainkit.state.EpochValues`."""
+
+    epoch: int = attrs.field(validator=_count())
+    updates: int = attrs.field(validator=_count())
+    metrics: Mapping[str, float]
+
+
+@component
 class Content:
     """The content of a checkpoint that a run wrote.
 
@@ -181,6 +190,7 @@ class Content:
         optimizer: The same in older checkpoints, which had one optimizer.
         groups: Name -> state of a parameter group.
         metrics: The values of the last epoch.
+        not_acted_on: With ``validation.beside``, those on which the run acts at the end of this epoch.
         running: Name -> mean over the epoch that was not finished.
         running_of_each: The same for values that processes logged of their own shares of the data: name -> the mean of
             each process.
@@ -208,6 +218,7 @@ class Content:
     optimizer: SavedOptimizer | None = None
     groups: Mapping[str, SavedGroupContent]
     metrics: Mapping[str, float]
+    not_acted_on: tuple[SavedValues, ...] = ()
     running: Mapping[str, SavedMean]
     running_of_each: Mapping[str, tuple[SavedMean, ...]] = attrs.Factory(dict)
     parts: Mapping[str, Any]

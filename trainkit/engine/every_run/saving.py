@@ -120,7 +120,8 @@ def restore(run: LiveRun, saved: Mapping[str, Any], groups: Mapping[str, Resumed
         if name in state.groups and known["stopped_at"] is not None:
             state.groups[name].change(stop_epoch=known["stopped_at"])
     state.metrics = dict(saved["metrics"])
-    run.not_acted_on = tuple(EpochValues(**each) for each in saved.get("not_acted_on", ()))
+    waiting = saved.get("not_acted_on", ())
+    run.not_acted_on = tuple(EpochValues(each["epoch"], each["updates"], each["metrics"]) for each in waiting)
     state.skipped = list(saved.get("skipped", ()))
     state.evaluated_step = saved.get("evaluated_step", -1)
     state.doubts = list(saved.get("doubts", ()))
