@@ -111,6 +111,8 @@ class Frames:
             raise DataError(f'{name} has the shape {shape}, so pattern_axes = "{axes}" must have {len(shape)} letters')
         size = dict(zip(axes, shape, strict=True))
         self._stored, self._axes = stored, axes
+        # Looked at once: to look whether an object has a protocol's methods takes longer than to read ten frames.
+        self._stretches = stored.stretches if axes in _OF_FRAMES and isinstance(stored, InStretches) else None
         self.dtype = stored.dtype
         self.scan_shape: tuple[int, ...] = (size["n"],) if "n" in size else (size["r"], size["c"])
         self.shape = (prod(self.scan_shape), size["y"], size["x"])
@@ -119,10 +121,10 @@ class Frames:
         """Return frames (B, V, U), of any real dtype."""
         if isinstance(points, slice):
             return self._joined(self._run(*points.indices(len(self))[:2]))
-        if self._axes in _OF_FRAMES and isinstance(self._stored, InStretches):
+        if self._stretches is not None:
             if len(points) and not 0 <= points.min() <= points.max() < len(self):
                 raise IndexError(f"frames {points.min()} … {points.max()} of {len(self)}")
-            return self._stored.stretches(points, self._leading + len(self._axes) - 2)
+            return self._stretches(points, self._leading + len(self._axes) - 2)
         # Neighbours are read in one go, and each frame once.
         unique, place_B = np.unique(points, return_inverse=True)
         runs = np.split(unique, np.flatnonzero(np.diff(unique) != 1) + 1)
