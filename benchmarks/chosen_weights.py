@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import time
 from itertools import product
@@ -28,6 +29,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import h5py
 import numpy as np
 
+from trainkit import DivergedError
 from trainkit.console import Console
 from trainkit.engine.every_run import metrics_file
 from trainkit.engine.queue import run_all
@@ -73,9 +75,13 @@ def result(folder: Path) -> dict[str, float]:
 def run_weight(scan: Path, out: Path, dose: float, seed: int, weight: float) -> dict[str, Any]:
     """Run with a weight."""
     began = time.process_time()
-    outcome = start(recipe(scan, out, named("dose", dose, seed), weight, seed), Console(quiet=True))
-    row = {"dose": dose, "seed": seed, "weight": weight, "cpu_s": time.process_time() - began}
-    return row | result(outcome.run.state.folder)
+    reached = {"r": 0.0, "held_out": math.inf}
+    try:
+        outcome = start(recipe(scan, out, named("dose", dose, seed), weight, seed), Console(quiet=True))
+        reached = result(outcome.run.state.folder)
+    except DivergedError as error:  # too strong a weight: the object is lost, and positions run away
+        print(f"{dose:.0e} e/Å², weight {weight:g}: {error}", flush=True)
+    return {"dose": dose, "seed": seed, "weight": weight, "cpu_s": time.process_time() - began, **reached}
 
 
 def run_auto(scan: Path, out: Path, dose: float, seed: int) -> dict[str, Any]:

@@ -29,7 +29,7 @@ import h5py
 import numpy as np
 from thin_specimens import draw, simulate
 
-from trainkit import DataError
+from trainkit import DivergedError
 from trainkit.engine.build import build
 from trainkit.engine.loop import train
 from trainkit.engine.run_folder import created
@@ -132,7 +132,7 @@ def runs_of(name: str, sets: Sequence[str], settings: Sequence[Sequence[str]], l
         if (name, tuple(each)) not in done:
             try:
                 found = reconstruct((*sets, *each))
-            except DataError as error:  # a position ran away
+            except DivergedError as error:  # a position ran away
                 print(f"{name}: {' '.join(each)}: {error}", flush=True)
                 found = Found(0.0, 0.0, float("nan"), float("nan"))
             done[name, tuple(each)] = found

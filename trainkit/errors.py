@@ -63,7 +63,11 @@ class PartError(TrainkitError):
     log: Path | None = None
 
 
-class NonFiniteError(TrainkitError):
+class DivergedError(TrainkitError):
+    """A training ran away with its settings: a search of weights leaves that weight out, and goes on."""
+
+
+class NonFiniteError(DivergedError):
     """A loss, a gradient or a parameter is NaN or infinite.
 
     Attributes:

@@ -23,7 +23,7 @@ from trainkit.cli.run import command
 from trainkit.engine.every_run import metrics_file
 from trainkit.engine.golden_section import best_of, is_at_end, search
 from trainkit.engine.weight_judgement import Facts, Tried, judge
-from trainkit.errors import NonFiniteError
+from trainkit.errors import DivergedError, NonFiniteError
 
 SEED = 3  # of points with a lower held-out loss at 1.2 than at 0
 
@@ -137,14 +137,15 @@ def test_two_weights_are_chosen_one_after_the_other(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.slow  # a whole search
+@pytest.mark.parametrize("error", [NonFiniteError("train/loss is nan"), DivergedError("a position ran away")])
 def test_a_branch_that_diverges_is_left_out_and_the_rest_decides(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
 
     def diverge(state: State) -> None:
         if state.folder.parent.name == "ridge_10":
-            raise NonFiniteError("train/loss is nan")
+            raise error
 
     recorder.ACTIONS["step_end"] = diverge
     result = run("--set", "weight_search.branches=5")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainkit import Context, DataError, Exchange, Monitor, Problem, State
+from trainkit import Context, DataError, DivergedError, Exchange, Monitor, Problem, State
 from trainkit.processes.place import Place
 from trainkit_ptychography.hooks.truth import NAMES, CompareWithTruth
 from trainkit_ptychography.hooks.truth_live import compare
@@ -394,7 +394,7 @@ def test_a_patch_that_leaves_the_object_is_an_error_with_pattern_and_distance():
         model.dr[29, 1] = 9.0  # the last point, so to the right
     assert model({"index": torch.tensor([29])})["intensities"].isfinite().all()
     with pytest.raises(
-        DataError, match=r"pattern 29 has moved by \(0\.0, 9\.0\) pixels.* by [56] pixels.*object_margin"
+        DivergedError, match=r"pattern 29 has moved by \(0\.0, 9\.0\) pixels.* by [56] pixels.*object_margin"
     ):
         model.on_epoch_end(state_of(model, data))
 

@@ -30,7 +30,7 @@ from trainkit.engine.identity import CHECKPOINTS, identity_of
 from trainkit.engine.resume import resume
 from trainkit.engine.start import ExitCode, Report, RunOutcome, finished_before, no_report, start
 from trainkit.engine.weight_judgement import Facts, Tried, judge
-from trainkit.errors import NonFiniteError, TrainkitError
+from trainkit.errors import DivergedError, TrainkitError
 from trainkit.recipe.inputs import refuse_missing_inputs
 from trainkit.recipe.references import escaped
 from trainkit.recipe.resolve import changed
@@ -67,7 +67,7 @@ def run_with_chosen_weights(
         How the run ended; or the exit code of one that was finished before, and its folder.
 
     Raises:
-        TrainkitError: A run of the search cannot start, or failed other than by values that are not finite.
+        TrainkitError: A run of the search cannot start, or failed other than by a training that ran away.
     """
     whole = _Search(resolved, console, anew=not continue_unfinished)
     try:
@@ -177,7 +177,7 @@ class _Search:
                     if outcome.run.state.interrupted:
                         raise _StoppedError(outcome)
                     folder = outcome.run.state.folder
-        except NonFiniteError as error:
+        except DivergedError as error:
             self.console.say(f"this weight is left out: {str(error).splitlines()[0]}")
             return Tried(None)
         assert folder is not None

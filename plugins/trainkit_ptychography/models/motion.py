@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainkit import DataError
+from trainkit import DivergedError
 from trainkit_ptychography.models.held_out_positions import fit_displacement
 from trainkit_ptychography.physics.geometry import AffineMotion, Distortion, distortion, place
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
@@ -159,7 +159,7 @@ class Motion(nn.Module):
         """Check that the patches of all points that are trained on lie within the object.
 
         Raises:
-            DataError: One does not; the message names the pattern and the distance.
+            DivergedError: One does not; the message names the pattern and the distance.
         """
         moved_N2 = self.moved(dr_N2, scan_22)
         corner_N2 = self.corner_N2 + (self.remainder_N2 + moved_N2).round().long()
@@ -168,7 +168,7 @@ class Motion(nn.Module):
         worst = int(beyond_N.argmax())
         if (distance := int(beyond_N[worst])) > 0:
             down, right = moved_N2[worst].tolist()
-            raise DataError(
+            raise DivergedError(
                 f"pattern {self._data.scan.number(worst)} has moved by ({down:.1f}, {right:.1f}) pixels, and its "
                 f"patch leaves the object by {distance} pixel{'s' if distance > 1 else ''}: raise model.object_margin "
                 f"(now {self._margin}), or lower the learning rates of groups dr and scan if no position can be that "

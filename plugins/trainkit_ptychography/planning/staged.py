@@ -288,7 +288,7 @@ def _write_training(text: RecipeText, is_thick: bool, trains_defocus: bool) -> N
     if trains_defocus:
         text.table("groups.aberrations", "a defocus that was told wrong settles within an epoch or two")
         text.value("optimizer", {"use": "adam"})
-        text.value("lr", 5e-2, "rad at the edge of the aperture")
+        text.value("lr", 7e-2, "rad at the edge of the aperture")
         text.value("start_epoch", 0)
     text.table("groups.probe")
     text.value("start_epoch", 1, "from the start, a wrong probe and an empty object would be mixed up")
