@@ -44,14 +44,14 @@ def share_of_waiting(seconds: Mapping[str, float]) -> float:
     return seconds["data"] / both if both > 0 else 0.0
 
 
-def _is_the_engines(group: Any, attribute: attrs.Attribute[Any], value: Any) -> Any:
+def _refuse_change(group: Any, attribute: attrs.Attribute[Any], value: Any) -> Any:
     raise AttributeError(
-        f"{attribute.name} of a group says what the engine does, and nothing would follow from changing it: the "
-        "learning rate is the scheduler's, which can be a part of your own; state.stop_group ends a group's training"
+        f"only the engine sets {attribute.name} of a group; a change from elsewhere would not reach the training. A "
+        "scheduler sets learning rates, and can be a part of your own; state.stop_group ends the training of a group"
     )
 
 
-@attrs.define(on_setattr=_is_the_engines)
+@attrs.define(on_setattr=_refuse_change)
 class Group:
     """A named parameter group of a run.
 

@@ -102,6 +102,20 @@ def test_validating_more_rarely_is_harmless_only_if_nothing_reacts_to_the_values
     assert changes(text, "validation.every_epochs=2") == {"validation.every_epochs": harmless}
 
 
+CASES = """
+trainkit = 1
+[run]
+name = "cases"
+epochs = 1
+[data]
+use = "segmentation_synthetic"
+[model]
+use = "unet"
+[losses.overlap]
+use = "dice"
+"""
+
+
 @pytest.mark.parametrize(
     ("more", "harmless"),
     [
@@ -112,38 +126,19 @@ def test_validating_more_rarely_is_harmless_only_if_nothing_reacts_to_the_values
     ],
 )
 def test_validating_beside_is_harmless_only_if_nothing_acts_on_the_values(more: str, harmless: bool) -> None:
-    text = """
-trainkit = 1
-[run]
-name = "cases"
-epochs = 1
-[data]
-use = "segmentation_synthetic"
-[model]
-use = "unet"
-[losses.overlap]
-use = "dice"
-"""
-    assert changes(text + more, "validation.beside=true") == {"validation.beside": harmless}
+    assert changes(CASES + more, "validation.beside=true") == {"validation.beside": harmless}
 
 
 def test_workers_are_harmless_and_a_change_of_batches_keeps_what_values_of_whole_cases_mean() -> None:
-    text = """
-trainkit = 1
-[run]
-name = "cases"
-epochs = 1
-[data]
-use = "segmentation_synthetic"
-[model]
-use = "unet"
-[losses.overlap]
-use = "dice"
+    text = (
+        CASES
+        + """
 [metrics.dice]
 use = "dice"
 [metrics.distance]
 use = "hd95"
 """
+    )
     assert changes(text, "data.workers=4") == {"data.workers": True}
 
     def why(name: str, *sets: str) -> str | None:

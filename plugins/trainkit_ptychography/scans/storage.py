@@ -28,7 +28,7 @@ Amplitudes = Callable[[NDArray[np.float32], bool], Tensor]
 
 _AHEAD = 2  # batches that are read before they are asked for
 _SHARE = 0.25  # of the time in which batches are used: what reading them in between may take
-_SECONDS = 0.05  # that it may take besides: the first batches tell little
+_SECONDS = 0.05  # that reading may take in addition: the first batches tell little
 
 
 def choose_storage(recording: Recording, wanted: Literal["auto"] | Storage, device: torch.device) -> Storage:
@@ -154,13 +154,14 @@ class Streamed:
 
     def _when_asked_for(self, left: deque[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield batches, which are taken from what is left, until reading them takes too much of the time."""
-        reading = using = 0.0
-        asked = perf_counter()
+        reading = using = 0.0  # seconds
         while left and reading <= _SHARE * using + _SECONDS:
+            asked = perf_counter()
             batch = self._read(left.popleft())
-            read = perf_counter()
+            handed_out = perf_counter()
+            reading += handed_out - asked
             yield batch
-            reading, using, asked = reading + read - asked, using + (now := perf_counter()) - read, now
+            using += perf_counter() - handed_out
 
     def _ahead(self, left: deque[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         waiting: deque[Future[tuple[Tensor, Tensor]]] = deque()
